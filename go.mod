@@ -1,0 +1,3 @@
+module github.com/millrace-ml/millrace
+
+go 1.26

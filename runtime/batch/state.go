@@ -1,0 +1,2 @@
+package batch
+type ticketState struct{}

@@ -1,0 +1,110 @@
+package tensor
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// ErrData is returned when the bytes of a tensor do not fit its datatype and shape.
+var ErrData = errors.New("tensor: data does not fit")
+
+// Tensor is one named value. Data has the protocol's binary layout (see the
+// package comment). Shape and Data belong to whoever owns the request or the
+// run that the tensor is part of.
+type Tensor struct {
+	Name     string
+	Datatype Datatype
+	Shape    []int64
+	Data     []byte
+	// ClassNames are the keys of a map output (ZipMap) that is served as a
+	// matrix: ClassNames[j] names column j. Nil for every other tensor.
+	ClassNames []string
+}
+
+// Spec describes an input or output of a model.
+type Spec struct {
+	Name     string
+	Datatype Datatype
+	Shape    []int64  // the full shape, batch axis included; -1 is a variable dimension
+	DimNames []string // symbolic names, parallel to Shape, "" where there is none
+	// BatchAxis is the dimension along which requests are put together, -1
+	// where there is none (such an input must be equal in all of a batch).
+	BatchAxis int
+	Optional  bool     // an input that may be left out
+	Labels    []string // names of the classes of an output, from its label file
+}
+
+// Signature is what a model takes and gives. It is immutable once built.
+type Signature struct {
+	Inputs  []Spec
+	Outputs []Spec
+	// MaxBatchSize is the most rows a request may have along the batch axis;
+	// 0 says that the model has no batch axis.
+	MaxBatchSize int
+}
+
+// Input returns the index of the input of that name, or -1.
+func (s *Signature) Input(name []byte) int { return index(s.Inputs, name) }
+
+// Output returns the index of the output of that name, or -1.
+func (s *Signature) Output(name []byte) int { return index(s.Outputs, name) }
+
+func index(specs []Spec, name []byte) int {
+	for i := range specs {
+		if specs[i].Name == string(name) {
+			return i
+		}
+	}
+	return -1
+}
+
+// AppendElement appends one BYTES element: its length and its bytes.
+func AppendElement[S string | []byte](dst []byte, v S) []byte {
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(v)))
+	return append(dst, v...)
+}
+
+// NextElement splits the first BYTES element off data. ok is false when data
+// is too short for the length that it announces.
+func NextElement(data []byte) (element, rest []byte, ok bool) {
+	if len(data) < 4 {
+		return nil, nil, false
+	}
+	n := int64(binary.LittleEndian.Uint32(data))
+	if n > int64(len(data)-4) {
+		return nil, nil, false
+	}
+	return data[4 : 4+n], data[4+n:], true
+}
+
+// Check returns ErrData when Data does not have the size that the datatype and
+// the shape ask for, or, for BYTES, does not hold exactly that many elements.
+func (t *Tensor) Check() error {
+	n, err := Elements(t.Shape)
+	if err != nil {
+		return err
+	}
+	if t.Datatype != Bytes {
+		want, err := ByteSize(t.Datatype, t.Shape)
+		if err != nil {
+			return err
+		}
+		if want != int64(len(t.Data)) {
+			return fmt.Errorf("%w: %s of shape %s takes %d bytes, got %d",
+				ErrData, t.Datatype, FormatShape(t.Shape), want, len(t.Data))
+		}
+		return nil
+	}
+	rest := t.Data
+	for i := int64(0); i < n; i++ {
+		var ok bool
+		if _, rest, ok = NextElement(rest); !ok {
+			return fmt.Errorf("%w: BYTES element %d of %d is cut short", ErrData, i, n)
+		}
+	}
+	if len(rest) != 0 {
+		return fmt.Errorf("%w: %d bytes left over after %d BYTES elements", ErrData, len(rest), n)
+	}
+	return nil
+}
