@@ -1,2 +1,3 @@
 package batch
+
 type ticketState struct{}
