@@ -1,6 +1,8 @@
 package batch
 
 import (
+	"time"
+
 	"github.com/millrace-ml/millrace/runtime/tensor"
 )
 
@@ -36,7 +38,7 @@ type Times struct {
 
 // Ticket is one request on its way through a batcher. Before Do it belongs to
 // the caller, during Do to the batcher, afterwards to the caller again, until
-// Release.
+// Release. It is reused; it must not be copied.
 type Ticket struct {
 	// Set by the caller.
 	Inputs   []tensor.Tensor // in the order of the signature, all present or tensor.Invalid
@@ -50,5 +52,93 @@ type Ticket struct {
 	BatchRows int // rows of the run that this ticket was part of
 	Times     Times
 
-	ticketState
+	batcher    *Batcher
+	run        *run // whose outputs this ticket looks at; nil before and after
+	prev, next *Ticket
+	level      int // the queue it waits in; see queue
+	state      state
+	bytes      int64
+	err        error
+	wake       chan signal // capacity 1: a waiting ticket gets exactly one signal
+	policyEnd  int64       // when the queue policy's timeout ends; 0 for none
+	timer      *time.Timer // calls expire; nil until a time was first set
+	timerDone  chan struct{}
+	shapes     []int64 // memory of Outputs' shapes
+	mem        tensor.Arena
 }
+
+// state says where a ticket is. Guarded by Batcher.mu.
+type state uint8
+
+const (
+	outside state = iota // with the caller
+	queued               // in the queue: may be taken into a run, or give up
+	taken                // part of a run, which is always waited for
+)
+
+// signal is what wakes a waiting ticket.
+type signal uint8
+
+const (
+	finished signal = iota // the answer or an error is in place
+	lead                   // nobody runs the next batch: do it, this ticket is its first
+)
+
+// keepScratch bounds the scratch memory that a ticket keeps between requests.
+const keepScratch = 64 << 10
+
+// Release ends the use of Outputs and makes the ticket ready for the next
+// request. It may be called on a ticket that was never in Do.
+func (t *Ticket) Release() {
+	if r := t.run; r != nil {
+		t.run = nil
+		r.release()
+	}
+	t.Inputs = nil
+	t.Outputs = t.Outputs[:0]
+	t.Cancel = nil
+	t.Deadline, t.Priority, t.Rows, t.BatchRows = 0, 0, 0, 0
+	t.err = nil
+	t.mem.Reset(keepScratch)
+}
+
+// Free gives the ticket's memory back to the system, for one that is not used again.
+func (t *Ticket) Free() { t.mem.Free() }
+
+// ends returns when the ticket's waiting is over, 0 for never.
+func (t *Ticket) ends() int64 {
+	if t.policyEnd != 0 && (t.Deadline == 0 || t.policyEnd < t.Deadline) {
+		return t.policyEnd
+	}
+	return t.Deadline
+}
+
+// startTimer sees to it that expire is called when the ticket's time is over.
+func (t *Ticket) startTimer() {
+	end := t.ends()
+	if end == 0 {
+		return
+	}
+	d := time.Duration(max(0, end-Now()))
+	if t.timer != nil {
+		t.timer.Reset(d)
+		return
+	}
+	t.timerDone = make(chan struct{}, 1)
+	t.timer = time.AfterFunc(d, func() {
+		t.batcher.expire(t)
+		t.timerDone <- struct{}{}
+	})
+}
+
+// stopTimer returns when expire is not and will not be under way.
+func (t *Ticket) stopTimer() {
+	if t.ends() != 0 && !t.timer.Stop() {
+		<-t.timerDone
+	}
+}
+
+var start = time.Now()
+
+// Now returns the nanoseconds since the process started, by the monotonic clock.
+func Now() int64 { return int64(time.Since(start)) }

@@ -1,0 +1,245 @@
+// Package batch puts requests for one model version together and runs them.
+//
+// A [Ticket] is one request; [Batcher.Do] takes it through: it waits in a
+// queue, becomes part of a run, and comes back with its outputs. There is no
+// runner goroutine. The goroutine that brings a request to an idle model runs
+// it itself, without a hand-over; under load the goroutine of the first
+// waiting request becomes the leader of the next run and does it for all that
+// are in it.
+//
+// The default is greedy: an idle model never waits. What has gathered while a
+// run was under way goes into the next one, up to the size that costs least
+// a row, which is learned while serving (see costs).
+//
+// A Batcher may be used concurrently; a Ticket has one owner at a time. The
+// one lock guards lists and counters and is never held over a run, a wait or a
+// copy.
+package batch
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/millrace-ml/millrace/runtime/tensor"
+)
+
+var (
+	// ErrQueueFull is returned when as many requests wait as may, or as many bytes.
+	ErrQueueFull = errors.New("batch: queue full")
+	// ErrDeadline is returned when a request's time was over before its answer was there.
+	ErrDeadline = errors.New("batch: deadline exceeded")
+	// ErrCanceled is returned when the client left before its request was run.
+	ErrCanceled = errors.New("batch: canceled")
+	// ErrClosed is returned after Close.
+	ErrClosed = errors.New("batch: closed")
+)
+
+// Batcher gathers and runs the requests for one model version.
+type Batcher struct {
+	cfg    Config
+	sig    *tensor.Signature
+	engine Engine
+
+	mu        sync.Mutex
+	q         queue
+	running   int  // runs under way, gathering included
+	gathering bool // a leader waits for company: nobody else starts a run
+	closed    bool // no request is taken any more
+	idle      []*run
+	costs     costs
+	stats     counters
+	full      chan struct{} // capacity 1: a waiting leader has company enough
+}
+
+// New returns a batcher for a model with this signature.
+func New(cfg Config, sig *tensor.Signature, engine Engine) (*Batcher, error) {
+	if sig.MaxBatchSize == 0 {
+		cfg.MaxBatchSize = 0
+		cfg.PreferredSizes = nil
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("batch: %w", err)
+	}
+	b := &Batcher{cfg: cfg, sig: sig, engine: engine, full: make(chan struct{}, 1)}
+	b.q.levels = make([]list, max(cfg.PriorityLevels, 1)+1)
+	b.costs.best = 1
+	return b, nil
+}
+
+// Do takes a ticket through. When it returns nil, Outputs are set. It returns
+// ErrQueueFull, ErrDeadline, ErrCanceled, ErrClosed, or the engine's error.
+// A request that is in a run when its time is over gets ErrDeadline when the
+// run ends; a run that nobody waits for any more is stopped.
+func (b *Batcher) Do(t *Ticket) error {
+	t.Times = Times{Queued: Now()}
+	t.batcher, t.err = b, nil
+	b.mu.Lock()
+	if err := b.admit(t); err != nil {
+		b.mu.Unlock()
+		return err
+	}
+	t.startTimer()
+	if b.running < b.cfg.MaxRuns && !b.gathering {
+		b.running++
+		t.state = taken
+		b.mu.Unlock()
+		b.lead(t)
+	} else {
+		b.enqueue(t)
+		b.mu.Unlock()
+		b.wait(t)
+	}
+	t.stopTimer()
+	if t.err == nil && t.Deadline != 0 && t.Deadline < t.Times.End {
+		return ErrDeadline
+	}
+	return t.err
+}
+
+// admit says whether the ticket may enter. Callers hold mu.
+func (b *Batcher) admit(t *Ticket) error {
+	if b.closed {
+		return ErrClosed
+	}
+	t.level = b.level(t.Priority)
+	t.bytes, t.policyEnd = 0, 0
+	for i := range t.Inputs {
+		t.bytes += int64(len(t.Inputs[i].Data))
+	}
+	policy := b.policy(t.level)
+	full := b.q.count >= b.cfg.QueueSize || b.q.bytes+t.bytes > b.cfg.QueueBytes ||
+		policy.Size > 0 && b.q.levels[t.level].count >= policy.Size
+	if full && b.q.count > 0 {
+		b.stats.rejected++
+		return ErrQueueFull
+	}
+	if t.Deadline != 0 && t.Deadline <= t.Times.Queued {
+		b.stats.expired++
+		return ErrDeadline
+	}
+	if policy.Timeout > 0 {
+		t.policyEnd = t.Times.Queued + int64(policy.Timeout)
+		if !policy.AllowOverride {
+			t.Deadline = 0
+		}
+	}
+	return nil
+}
+
+// level returns the queue of a priority, from 0 on.
+func (b *Batcher) level(priority int) int {
+	if b.cfg.PriorityLevels <= 1 {
+		return 0
+	}
+	if priority <= 0 || priority > b.cfg.PriorityLevels {
+		priority = max(b.cfg.DefaultPriority, 1)
+	}
+	return priority - 1
+}
+
+func (b *Batcher) policy(level int) QueuePolicy {
+	switch {
+	case level+1 < len(b.cfg.Queue):
+		return b.cfg.Queue[level+1]
+	case len(b.cfg.Queue) > 0:
+		return b.cfg.Queue[0]
+	}
+	return QueuePolicy{}
+}
+
+// enqueue makes the ticket wait. Callers hold mu.
+func (b *Batcher) enqueue(t *Ticket) {
+	if t.wake == nil {
+		t.wake = make(chan signal, 1)
+	}
+	b.q.push(t)
+	if b.gathering && b.decide(t.Times.Queued) == 0 {
+		select {
+		case b.full <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// wait blocks until the ticket is finished, and leads a run when asked to.
+func (b *Batcher) wait(t *Ticket) {
+	select {
+	case s := <-t.wake:
+		if s == lead {
+			b.lead(t)
+		}
+		return
+	case <-t.Cancel:
+		b.giveUp(t, ErrCanceled)
+	}
+	if s := <-t.wake; s == lead {
+		b.lead(t)
+	}
+}
+
+// expire is called when a ticket's time is over.
+func (b *Batcher) expire(t *Ticket) {
+	b.mu.Lock()
+	deadlineOver := t.Deadline != 0 && t.Deadline <= Now()
+	if t.state == queued && !deadlineOver && b.policy(t.level).Delay {
+		b.q.remove(t)
+		t.level = len(b.q.levels) - 1
+		b.q.push(t)
+		b.mu.Unlock()
+		return
+	}
+	b.mu.Unlock()
+	b.giveUp(t, ErrDeadline)
+}
+
+// giveUp ends the waiting of a ticket with err if it is still in the queue. If
+// it is in a run, the run goes on while others wait for it, and is stopped
+// when nobody does.
+func (b *Batcher) giveUp(t *Ticket, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch r := t.run; {
+	case t.state == queued:
+		b.q.remove(t)
+		t.state = outside
+		t.err = err
+		if err == ErrDeadline {
+			b.stats.expired++
+		} else {
+			b.stats.canceled++
+		}
+		t.wake <- finished
+	case r != nil && r.underWay:
+		if r.wanted--; r.wanted == 0 {
+			r.call.Terminate()
+		}
+	}
+}
+
+// promote lets the first waiting ticket lead a run, if one more may be under
+// way. Callers hold mu.
+func (b *Batcher) promote() {
+	if b.running >= b.cfg.MaxRuns || b.gathering {
+		return
+	}
+	if t := b.q.first(); t != nil {
+		b.running++
+		b.q.remove(t)
+		t.state = taken
+		t.wake <- lead
+	}
+}
+
+// Close refuses new requests and closes the workspaces that are not in use.
+// Callers see to it that no Do is under way and that all tickets are released.
+func (b *Batcher) Close() {
+	b.mu.Lock()
+	b.closed = true
+	idle := b.idle
+	b.idle = nil
+	b.mu.Unlock()
+	for _, r := range idle {
+		r.close()
+	}
+}
