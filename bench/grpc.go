@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -92,8 +93,8 @@ func runGRPC(ctx context.Context, c *Config) ([]share, time.Time, error) {
 	for i := range c.Concurrency {
 		clients.Go(func() { r.client(ctx, r.conns[i%len(r.conns)]) })
 	}
-	var before time.Duration
-	warm := time.AfterFunc(c.Warmup, func() { before = cpuTime(unix.RUSAGE_SELF) })
+	var before atomic.Int64 // CPU time when the warm-up was over
+	warm := time.AfterFunc(c.Warmup, func() { before.Store(int64(cpuTime(unix.RUSAGE_SELF))) })
 	if c.Rate > 0 {
 		var scheduler sync.WaitGroup
 		scheduler.Go(func() { r.schedule(ctx) }) // on a goroutine of its own: its thread ends with it
@@ -101,8 +102,9 @@ func runGRPC(ctx context.Context, c *Config) ([]share, time.Time, error) {
 	}
 	clients.Wait()
 	s := share{rec: r.rec}
-	if !warm.Stop() {
-		s.busy = (cpuTime(unix.RUSAGE_SELF) - before) / time.Duration(runtime.GOMAXPROCS(0))
+	if warm.Stop(); before.Load() > 0 {
+		used := cpuTime(unix.RUSAGE_SELF) - time.Duration(before.Load())
+		s.busy = used / time.Duration(runtime.GOMAXPROCS(0))
 	}
 	return []share{s}, start, nil
 }

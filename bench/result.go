@@ -55,23 +55,16 @@ type ErrorCount struct {
 	Count int64  `json:"count"`
 }
 
-// newResult sums up the senders' shares. end is the instant at which the run ended.
-func newResult(c *Config, shares []share, end int64) Result {
+// newResult sums up the senders' shares. window is the instant up to which load
+// was offered; the last answer came then or later, or the count ended the run.
+func newResult(c *Config, shares []share, window int64) Result {
 	all := newRecorder()
 	var busy time.Duration
 	for _, s := range shares {
 		all.merge(s.rec)
 		busy += s.busy
 	}
-	window := end
-	if c.Duration > 0 {
-		window = min(end, int64(c.Warmup+c.Duration))
-	}
-	if all.last > 0 && c.Count > 0 { // the count and not the time may have ended the run
-		window = min(window, all.last)
-	}
-	elapsed := time.Duration(max(all.last, window) - int64(c.Warmup))
-	elapsed = max(elapsed, 0)
+	elapsed := time.Duration(max(all.last, window, int64(c.Warmup)) - int64(c.Warmup))
 	r := Result{
 		Protocol: c.Protocol, TargetRate: c.Rate, Concurrency: c.Concurrency,
 		Elapsed: elapsed, OK: all.ok, Failed: all.failed,

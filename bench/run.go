@@ -20,5 +20,11 @@ func Run(ctx context.Context, c Config) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	return newResult(&c, shares, int64(time.Since(start))), ctx.Err()
+	var window time.Duration
+	if err = ctx.Err(); err != nil {
+		window = time.Since(start)
+	} else if c.Count == 0 {
+		window = c.Warmup + c.Duration
+	}
+	return newResult(&c, shares, int64(window)), err
 }
