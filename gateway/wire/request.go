@@ -5,6 +5,7 @@ package wire
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/millrace-ml/millrace/runtime/tensor"
 )
@@ -12,6 +13,9 @@ import (
 // ErrBadRequest is returned for every body that is not a valid request. The
 // text that wraps it names the place (a JSON path, a tensor) and what is allowed.
 var ErrBadRequest = errors.New("bad request")
+
+// ErrUnsupported is returned for what the protocol has and this server has not.
+var ErrUnsupported = errors.New("not supported")
 
 // Request is one decoded inference request. It is reused: Reset makes it ready
 // for the next one. Byte slices in it alias the body they were decoded from,
@@ -31,6 +35,39 @@ type Request struct {
 	Priority      uint64 // 1 is the highest, 0 the model's default
 	TimeoutMicros uint64 // 0 is none
 	Sequence      bool   // a sequence_id was given
+
+	shapes []int64 // memory of the inputs' shapes
+	scan   scanner
+	blobs  []blob
+}
+
+// blob is an input whose data follows the JSON part.
+type blob struct {
+	input int
+	bytes int64
+}
+
+// keepArena bounds the memory for tensors that an idle Request keeps.
+const keepArena = 2 << 20
+
+// Reset makes the request ready for the next one.
+func (r *Request) Reset() {
+	r.Mem.Reset(keepArena)
+	r.ID = nil
+	r.Inputs = r.Inputs[:0]
+	r.Outputs = r.Outputs[:0]
+	r.BinaryOutput, r.Sequence = false, false
+	r.Priority, r.TimeoutMicros = 0, 0
+	r.shapes, r.blobs = r.shapes[:0], r.blobs[:0]
+	r.scan = scanner{text: r.scan.text[:0]}
+}
+
+// begin makes room for the inputs of a signature, all left out.
+func (r *Request) begin(sig *tensor.Signature) {
+	r.Inputs = slices.Grow(r.Inputs[:0], len(sig.Inputs))[:len(sig.Inputs)]
+	for i := range r.Inputs {
+		r.Inputs[i] = tensor.Tensor{Name: sig.Inputs[i].Name}
+	}
 }
 
 // Output is one requested output.
@@ -39,4 +76,16 @@ type Output struct {
 	Binary    bool // the answer's tensor goes as a blob
 	BinarySet bool // the client said so for this output
 	Classes   int  // classification: N, 0 for none
+}
+
+// grow makes room for need more bytes in dst, which lies in r.Mem.
+func (r *Request) grow(dst []byte, need int) ([]byte, error) {
+	if cap(dst)-len(dst) >= need {
+		return dst, nil
+	}
+	b, err := r.Mem.Alloc(2*cap(dst) + need)
+	if err != nil {
+		return nil, err
+	}
+	return b[:copy(b, dst)], nil
 }

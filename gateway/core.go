@@ -1,0 +1,218 @@
+// Package gateway is the front of the data plane: listeners, handler,
+// admission, outcomes and metrics.
+//
+// [Core] is what all protocols share: it resolves the model, bounds what is in
+// flight, takes a request through its batcher and counts what became of it.
+// An [Exchange] is one request on that way; it comes from a pool, has one
+// owner, and nothing of it may be used after Finish. [HTTP] serves the REST
+// dialects on a Core, package gateway/grpc the others, [Admin] the metrics.
+package gateway
+
+import (
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace-ml/millrace/gateway/wire"
+	"github.com/millrace-ml/millrace/runtime/batch"
+	"github.com/millrace-ml/millrace/runtime/model"
+	"github.com/millrace-ml/millrace/runtime/tensor"
+)
+
+// Config says how requests are admitted and answered.
+type Config struct {
+	Name             string        // of the server in its metadata
+	Version          string        // of the server in its metadata
+	MaxBodyBytes     int64         // of one request, after decompression
+	MaxBytesInFlight int64         // of all request bodies together
+	MaxInFlight      int64         // requests
+	RequestTimeout   time.Duration // for requests that bring no own deadline; 0 for none
+	ShedStatus       int           // of refused requests: 429 or 503
+	NullNaN          bool          // JSON answers say null for NaN and the infinities
+}
+
+// DefaultConfig returns the values for a server about which nothing is known.
+func DefaultConfig() Config {
+	return Config{
+		Name: "millrace", MaxBodyBytes: 64 << 20, MaxBytesInFlight: 1 << 30,
+		MaxInFlight: 64 << 10, ShedStatus: 429,
+	}
+}
+
+// Core is what the protocols share. It may be used concurrently.
+type Core struct {
+	cfg     Config
+	models  *model.Repository
+	metrics *Metrics
+	log     *slog.Logger
+
+	inFlight      atomic.Int64
+	bytesInFlight atomic.Int64
+	closing       atomic.Bool
+	exchanges     sync.Pool
+}
+
+// New returns a core that serves these models.
+func New(cfg Config, models *model.Repository, log *slog.Logger) *Core {
+	c := &Core{cfg: cfg, models: models, log: log}
+	c.metrics = newMetrics(c)
+	c.exchanges.New = func() any { return new(Exchange) }
+	return c
+}
+
+// Exchange is one request and its answer. It belongs to the caller of Begin
+// until Finish.
+type Exchange struct {
+	Version  *model.Version
+	Request  wire.Request
+	Ticket   batch.Ticket
+	Answer   wire.Answer
+	Protocol Protocol
+	Start    int64 // as batch.Now
+
+	began   *versionMetrics
+	bytes   int64  // counted in bytesInFlight
+	body    []byte // memory for the body as it came
+	plain   []byte // memory for the body without its Content-Encoding
+	outputs []tensor.Tensor
+}
+
+// keepBody bounds the memory for bodies that an idle Exchange keeps.
+const keepBody = 2 << 20
+
+// Open takes an Exchange from the pool and counts it in. It returns
+// ErrOverloaded when too many are in flight.
+func (c *Core) Open(p Protocol) (*Exchange, error) {
+	if c.inFlight.Add(1) > c.cfg.MaxInFlight {
+		c.inFlight.Add(-1)
+		return nil, ErrOverloaded
+	}
+	x := c.exchanges.Get().(*Exchange)
+	x.Protocol = p
+	x.Start = batch.Now()
+	return x, nil
+}
+
+// Resolve pins the model version that the names ask for.
+func (c *Core) Resolve(x *Exchange, name, version []byte) error {
+	v, err := c.models.Acquire(name, version)
+	if err != nil {
+		return err
+	}
+	x.Version = v
+	x.began = c.metrics.version(v)
+	return nil
+}
+
+// Begin opens an Exchange and resolves its model.
+func (c *Core) Begin(name, version []byte, p Protocol) (*Exchange, error) {
+	x, err := c.Open(p)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Resolve(x, name, version); err != nil {
+		c.Finish(x, err)
+		return nil, err
+	}
+	return x, nil
+}
+
+// Reserve counts n more bytes of body in. It returns ErrTooLarge when the
+// request has more than one may have, ErrOverloaded when all have.
+func (c *Core) Reserve(x *Exchange, n int64) error {
+	if x.bytes+n > c.cfg.MaxBodyBytes {
+		return ErrTooLarge
+	}
+	if total := c.bytesInFlight.Add(n); total > c.cfg.MaxBytesInFlight && total > n {
+		c.bytesInFlight.Add(-n)
+		return ErrOverloaded
+	}
+	x.bytes += n
+	return nil
+}
+
+// Deadline sets when the answer is of no more use, in nanoseconds from the
+// start of the request; the earliest of several holds. 0 sets none.
+func (x *Exchange) Deadline(after int64) {
+	if after <= 0 {
+		return
+	}
+	if end := x.Start + after; x.Ticket.Deadline == 0 || end < x.Ticket.Deadline {
+		x.Ticket.Deadline = end
+	}
+}
+
+// Infer runs the decoded request. When it returns nil, x.Answer is set.
+func (c *Core) Infer(x *Exchange) error {
+	r, t := &x.Request, &x.Ticket
+	if r.Sequence {
+		return ErrUnsupported
+	}
+	x.Deadline(int64(c.cfg.RequestTimeout))
+	if r.TimeoutMicros > 0 {
+		x.Deadline(int64(min(r.TimeoutMicros, 1<<53) * 1000))
+	}
+	t.Priority = int(min(r.Priority, 1<<20))
+	t.Inputs = r.Inputs
+	if err := x.Version.Do(t); err != nil {
+		return err
+	}
+	x.Answer = wire.Answer{
+		Model: x.Version.Name(), Version: x.Version.Version(),
+		Sig: x.Version.Signature(), Outputs: t.Outputs,
+	}
+	return nil
+}
+
+// Finish counts what became of the request and gives everything back. x must
+// not be used afterwards.
+func (c *Core) Finish(x *Exchange, err error) {
+	c.metrics.finish(x, err)
+	x.Ticket.Release()
+	if x.Version != nil {
+		x.Version.Release()
+	}
+	if x.bytes != 0 {
+		c.bytesInFlight.Add(-x.bytes)
+	}
+	x.Version, x.began, x.bytes = nil, nil, 0
+	x.Answer = wire.Answer{}
+	x.Request.Reset()
+	if cap(x.body) > keepBody {
+		x.body = nil
+	}
+	if cap(x.plain) > keepBody {
+		x.plain = nil
+	}
+	c.exchanges.Put(x)
+	c.inFlight.Add(-1)
+}
+
+// Models returns the repository that is served.
+func (c *Core) Models() *model.Repository { return c.models }
+
+// ServerName and ServerVersion are what the server calls itself.
+func (c *Core) ServerName() string { return c.cfg.Name }
+
+// ServerVersion is the version in the server's metadata.
+func (c *Core) ServerVersion() string { return c.cfg.Version }
+
+// Extensions lists the protocol extensions that are served, by the names that
+// clients look for.
+func (c *Core) Extensions() []string {
+	return []string{
+		"classification", "model_repository", "schedule_policy", "model_configuration",
+		"binary_tensor_data", "parameters", "statistics", "logging",
+	}
+}
+
+// Ready says whether requests are welcome: all models are loaded and the
+// server is not draining.
+func (c *Core) Ready() bool { return !c.closing.Load() && c.models.Ready() }
+
+// Drain makes the server not ready; requests are still answered.
+func (c *Core) Drain() { c.closing.Store(true) }
+
+// InFlight returns the number of requests that are not yet answered.
+func (c *Core) InFlight() int64 { return c.inFlight.Load() }

@@ -1,0 +1,358 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/millrace-ml/millrace/gateway/wire"
+)
+
+// HTTPConfig bounds what the HTTP front takes in before it knows anything.
+type HTTPConfig struct {
+	HeaderBytes int           // of one request's header
+	Connections int           // open at once
+	ReadTimeout time.Duration // for header and body of one request
+	IdleTimeout time.Duration // between two requests
+}
+
+// DefaultHTTPConfig returns the values for a server about which nothing is known.
+func DefaultHTTPConfig() HTTPConfig {
+	return HTTPConfig{
+		HeaderBytes: 16 << 10, Connections: 16 << 10,
+		ReadTimeout: time.Minute, IdleTimeout: 5 * time.Minute,
+	}
+}
+
+// HTTP serves the REST dialects on a Core. It may be used concurrently.
+type HTTP struct {
+	core   *Core
+	log    *slog.Logger
+	server fasthttp.Server
+
+	mu        sync.Mutex
+	listeners []net.Listener // Guarded by mu.
+	conns     map[net.Conn]struct{}
+}
+
+// NewHTTP returns a front on core; Serve starts it.
+func NewHTTP(core *Core, cfg HTTPConfig, log *slog.Logger) *HTTP {
+	h := &HTTP{core: core, log: log, conns: make(map[net.Conn]struct{})}
+	h.server = fasthttp.Server{
+		Handler:               h.handle,
+		ErrorHandler:          h.refuse,
+		ConnState:             h.track,
+		Logger:                quiet{},
+		NoDefaultServerHeader: true,
+		NoDefaultContentType:  true,
+		NoDefaultDate:         true,
+		CloseOnShutdown:       true,
+		StreamRequestBody:     true,
+		ReadBufferSize:        cfg.HeaderBytes,
+		Concurrency:           cfg.Connections,
+		ReadTimeout:           cfg.ReadTimeout,
+		IdleTimeout:           cfg.IdleTimeout,
+		// Bodies are read by the handler, which bounds them; see readBody.
+		MaxRequestBodySize: 1 << 40,
+	}
+	return h
+}
+
+// quiet drops fasthttp's log lines: each is about one client's connection and
+// is counted as an outcome.
+type quiet struct{}
+
+func (quiet) Printf(string, ...any) {}
+
+// Serve answers requests on ln until Shutdown.
+func (h *HTTP) Serve(ln net.Listener) error {
+	h.mu.Lock()
+	h.listeners = append(h.listeners, ln)
+	h.mu.Unlock()
+	if err := h.server.Serve(ln); err != nil {
+		return fmt.Errorf("cannot serve HTTP on %s: %w", ln.Addr(), err)
+	}
+	return nil
+}
+
+// Shutdown stops listening, answers what is under way, and closes what is left
+// open when ctx is done.
+func (h *HTTP) Shutdown(ctx context.Context) error {
+	err := h.server.ShutdownWithContext(ctx)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for c := range h.conns {
+		_ = c.Close()
+	}
+	return err
+}
+
+func (h *HTTP) track(c net.Conn, s fasthttp.ConnState) {
+	switch s {
+	case fasthttp.StateNew:
+		h.mu.Lock()
+		h.conns[c] = struct{}{}
+		h.mu.Unlock()
+	case fasthttp.StateClosed, fasthttp.StateHijacked:
+		h.mu.Lock()
+		delete(h.conns, c)
+		h.mu.Unlock()
+	}
+}
+
+// refuse answers what fasthttp could not read as a request.
+func (h *HTTP) refuse(ctx *fasthttp.RequestCtx, err error) {
+	var small *fasthttp.ErrSmallBuffer
+	var timeout net.Error
+	status, text := 400, "cannot read the request: malformed HTTP"
+	switch {
+	case errors.As(err, &small):
+		status, text = 431, "request header is larger than "+
+			strconv.Itoa(h.server.ReadBufferSize)+" bytes"
+	case errors.As(err, &timeout) && timeout.Timeout():
+		status, text = 408, "the request did not arrive in time"
+	}
+	h.core.metrics.refuse(status)
+	h.writeError(ctx, status, text)
+}
+
+// handle is the one handler. A panic in it would end the process.
+func (h *HTTP) handle(ctx *fasthttp.RequestCtx) {
+	defer func() {
+		if p := recover(); p != nil {
+			h.log.Error("handler panicked", "panic", p, "path", string(ctx.Path()))
+			h.fail(ctx, ErrPanic)
+		}
+	}()
+	var p target
+	if err := p.parse(ctx); err != nil {
+		h.fail(ctx, err)
+		return
+	}
+	if p.action == actionInfer {
+		if !ctx.IsPost() {
+			h.fail(ctx, ErrMethod)
+			return
+		}
+		h.infer(ctx, &p)
+		return
+	}
+	if err := h.control(ctx, &p); err != nil {
+		h.fail(ctx, err)
+	}
+}
+
+var (
+	contentJSON   = []byte("application/json")
+	contentBinary = []byte("application/octet-stream")
+)
+
+// fail answers with the status and text of err.
+func (h *HTTP) fail(ctx *fasthttp.RequestCtx, err error) {
+	o, text := Classify(err)
+	status := o.HTTP
+	switch status {
+	case 429:
+		status = h.core.cfg.ShedStatus
+		ctx.Response.Header.Set("Retry-After", "1")
+	case 415:
+		ctx.Response.Header.Set("Accept-Encoding", "gzip, deflate")
+	case 500:
+		h.log.Error("request failed", "error", err)
+	}
+	// What is left of the body is not read: the connection cannot be used again.
+	if ctx.Request.IsBodyStream() && bodyLeft(ctx) {
+		ctx.SetConnectionClose()
+	}
+	h.writeError(ctx, status, text)
+}
+
+// bodyLeft says whether some of the body may not have been read.
+func bodyLeft(ctx *fasthttp.RequestCtx) bool {
+	n := ctx.Request.Header.ContentLength()
+	return n < 0 || n > prefetched || ctx.UserValue(bodyRead) == nil
+}
+
+func (h *HTTP) writeError(ctx *fasthttp.RequestCtx, status int, text string) {
+	ctx.SetStatusCode(status)
+	ctx.Response.Header.SetContentTypeBytes(contentJSON)
+	body := ctx.Response.SwapBody(nil)
+	ctx.Response.SwapBody(wire.AppendError(body[:0], text))
+}
+
+// action is what a path asks for.
+type action uint8
+
+const (
+	actionInfer action = iota
+	actionServerMetadata
+	actionLive
+	actionServerReady
+	actionModelMetadata
+	actionModelReady
+	actionModelConfig
+	actionModelStats
+	actionAllStats
+	actionIndex
+	actionLoad
+	actionUnload
+	actionLogging
+	actionUnsupported
+)
+
+// target is the parsed path of a request. Its names alias the request.
+type target struct {
+	action         action
+	model, version []byte
+}
+
+// parse reads the path, without the normalisation that fasthttp's own URI does:
+// a name is what stands between two slashes, percent-decoded.
+func (p *target) parse(ctx *fasthttp.RequestCtx) error {
+	path := ctx.Request.Header.RequestURI()
+	if i := bytes.IndexByte(path, '?'); i >= 0 {
+		path = path[:i]
+	}
+	rest, ok := bytes.CutPrefix(path, []byte("/v2"))
+	if !ok || len(rest) > 0 && rest[0] != '/' {
+		if i := bytes.Index(path, []byte("://")); i > 0 { // absolute form, as proxies send
+			return p.parsePath(ctx.Path())
+		}
+		return ErrNotFound
+	}
+	return p.parseRest(rest)
+}
+
+func (p *target) parsePath(path []byte) error {
+	rest, ok := bytes.CutPrefix(path, []byte("/v2"))
+	if !ok {
+		return ErrNotFound
+	}
+	return p.parseRest(rest)
+}
+
+func (p *target) parseRest(rest []byte) error {
+	rest = bytes.TrimSuffix(rest, []byte("/"))
+	models, ok := bytes.CutPrefix(rest, []byte("/models/"))
+	if !ok {
+		return p.parseServer(rest)
+	}
+	if string(models) == "stats" {
+		p.action = actionAllStats
+		return nil
+	}
+	var err error
+	name, rest, _ := bytes.Cut(models, []byte("/"))
+	if p.model, err = unescape(name); err != nil {
+		return err
+	}
+	if versions, ok := bytes.CutPrefix(rest, []byte("versions/")); ok {
+		var v []byte
+		v, rest, _ = bytes.Cut(versions, []byte("/"))
+		if p.version, err = unescape(v); err != nil {
+			return err
+		}
+	}
+	switch string(rest) {
+	case "infer":
+		p.action = actionInfer
+	case "":
+		p.action = actionModelMetadata
+	case "ready":
+		p.action = actionModelReady
+	case "config":
+		p.action = actionModelConfig
+	case "stats":
+		p.action = actionModelStats
+	case "trace/setting", "generate", "generate_stream":
+		p.action = actionUnsupported
+	default:
+		return ErrNotFound
+	}
+	return nil
+}
+
+func (p *target) parseServer(rest []byte) error {
+	switch string(rest) {
+	case "":
+		p.action = actionServerMetadata
+	case "/health/live":
+		p.action = actionLive
+	case "/health/ready":
+		p.action = actionServerReady
+	case "/logging":
+		p.action = actionLogging
+	case "/trace/setting":
+		p.action = actionUnsupported
+	default:
+		return p.parseRepository(rest)
+	}
+	return nil
+}
+
+func (p *target) parseRepository(rest []byte) error {
+	if bytes.HasPrefix(rest, []byte("/systemsharedmemory/")) ||
+		bytes.HasPrefix(rest, []byte("/cudasharedmemory/")) {
+		p.action = actionUnsupported
+		return nil
+	}
+	rest, ok := bytes.CutPrefix(rest, []byte("/repository/"))
+	if !ok {
+		return ErrNotFound
+	}
+	if string(rest) == "index" {
+		p.action = actionIndex
+		return nil
+	}
+	models, ok := bytes.CutPrefix(rest, []byte("models/"))
+	if !ok {
+		p.action = actionUnsupported // one of several repositories by name
+		return nil
+	}
+	name, verb, _ := bytes.Cut(models, []byte("/"))
+	var err error
+	if p.model, err = unescape(name); err != nil {
+		return err
+	}
+	switch string(verb) {
+	case "load":
+		p.action = actionLoad
+	case "unload":
+		p.action = actionUnload
+	default:
+		return ErrNotFound
+	}
+	return nil
+}
+
+// unescape decodes %XX. It allocates only where there is one.
+func unescape(s []byte) ([]byte, error) {
+	if bytes.IndexByte(s, '%') < 0 {
+		return s, nil
+	}
+	out := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] != '%' {
+			out = append(out, s[i])
+			continue
+		}
+		if i+2 >= len(s) {
+			return nil, fmt.Errorf("%w: the path ends within a %%XX", wire.ErrBadRequest)
+		}
+		b, err := strconv.ParseUint(string(s[i+1:i+3]), 16, 8)
+		if err != nil {
+			return nil, fmt.Errorf("%w: bad %%XX in the path", wire.ErrBadRequest)
+		}
+		out = append(out, byte(b))
+		i += 2
+	}
+	return out, nil
+}

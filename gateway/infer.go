@@ -1,0 +1,198 @@
+package gateway
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/millrace-ml/millrace/gateway/wire"
+)
+
+const (
+	headerLength  = "Inference-Header-Content-Length"
+	headerTimeout = "X-Request-Timeout-Ms"
+
+	// prefetched is how much of a body fasthttp reads before the handler runs.
+	prefetched = 8 << 10
+)
+
+// bodyRead is the user value of a request whose body was read to its end.
+const bodyRead = "body read"
+
+// infer answers POST /v2/models/{model}[/versions/{version}]/infer.
+func (h *HTTP) infer(ctx *fasthttp.RequestCtx, p *target) {
+	x, err := h.core.Begin(p.model, p.version, ProtocolHTTP)
+	if err != nil {
+		h.fail(ctx, err)
+		return
+	}
+	err = h.exchange(ctx, x)
+	if err != nil {
+		h.fail(ctx, err)
+	}
+	h.core.Finish(x, err)
+}
+
+// exchange takes the request through: body, tensors, run, answer.
+func (h *HTTP) exchange(ctx *fasthttp.RequestCtx, x *Exchange) error {
+	if ms := ctx.Request.Header.Peek(headerTimeout); len(ms) > 0 {
+		n, err := strconv.ParseUint(string(ms), 10, 32)
+		if err != nil {
+			return fmt.Errorf("%w: header %s must be a number of milliseconds",
+				wire.ErrBadRequest, headerTimeout)
+		}
+		x.Deadline(int64(n) * 1_000_000)
+	}
+	body, err := h.readBody(ctx, x)
+	if err != nil {
+		return err
+	}
+	if body, err = h.decompress(ctx, x, body); err != nil {
+		return err
+	}
+	jsonLen, err := jsonLength(ctx, len(body))
+	if err != nil {
+		return err
+	}
+	sig := x.Version.Signature()
+	if jsonLen == 0 {
+		err = wire.DecodeRaw(&x.Request, sig, body)
+	} else {
+		err = wire.Decode(&x.Request, sig, body, jsonLen)
+	}
+	if err != nil {
+		return err
+	}
+	if err := h.core.Infer(x); err != nil {
+		return err
+	}
+	return h.answer(ctx, x)
+}
+
+// jsonLength returns the length of the JSON part, -1 when all is JSON.
+func jsonLength(ctx *fasthttp.RequestCtx, body int) (int, error) {
+	value := ctx.Request.Header.Peek(headerLength)
+	if len(value) == 0 {
+		return -1, nil
+	}
+	n, err := strconv.ParseUint(string(value), 10, 31)
+	if err != nil {
+		return 0, fmt.Errorf("%w: header %s must be a number of bytes, got %q",
+			wire.ErrBadRequest, headerLength, value)
+	}
+	if int(n) > body {
+		return 0, fmt.Errorf("%w: header %s says %d bytes, the body has %d",
+			wire.ErrBadRequest, headerLength, n, body)
+	}
+	return int(n), nil
+}
+
+// readBody reads the body as it came into the Exchange's memory, which it
+// grows only as bytes arrive.
+func (h *HTTP) readBody(ctx *fasthttp.RequestCtx, x *Exchange) ([]byte, error) {
+	stream := ctx.RequestBodyStream()
+	length := ctx.Request.Header.ContentLength()
+	x.body = x.body[:0]
+	if stream == nil || length == 0 {
+		return x.body, nil
+	}
+	if int64(length) > h.core.cfg.MaxBodyBytes {
+		return nil, h.tooLarge()
+	}
+	if length > 0 {
+		if err := h.core.Reserve(x, int64(length)); err != nil {
+			return nil, err
+		}
+		if cap(x.body) < length {
+			x.body = make([]byte, length)
+		}
+		x.body = x.body[:length]
+		if _, err := io.ReadFull(stream, x.body); err != nil {
+			return nil, fmt.Errorf("%w: the body ended before its Content-Length", wire.ErrBadRequest)
+		}
+		return x.body, nil
+	}
+	var err error
+	x.body, err = h.readAll(x, stream, x.body)
+	return x.body, err
+}
+
+func (h *HTTP) tooLarge() error {
+	return fmt.Errorf("%w: the body may have at most %d bytes", ErrTooLarge, h.core.cfg.MaxBodyBytes)
+}
+
+// readAll appends all of r, of unknown length, to dst.
+func (h *HTTP) readAll(x *Exchange, r io.Reader, dst []byte) ([]byte, error) {
+	for {
+		if len(dst) == cap(dst) {
+			grown := make([]byte, len(dst), max(2*cap(dst), 16<<10))
+			copy(grown, dst)
+			dst = grown
+		}
+		n, err := r.Read(dst[len(dst):cap(dst)])
+		if n > 0 {
+			if err := h.core.Reserve(x, int64(n)); err == ErrTooLarge {
+				return dst, h.tooLarge()
+			} else if err != nil {
+				return dst, err
+			}
+			dst = dst[:len(dst)+n]
+		}
+		if err == io.EOF {
+			return dst, nil
+		}
+		if err != nil {
+			return dst, fmt.Errorf("%w: cannot read the body: %v", wire.ErrBadRequest, err)
+		}
+	}
+}
+
+// answer encodes the outputs into the response.
+func (h *HTTP) answer(ctx *fasthttp.RequestCtx, x *Exchange) error {
+	body := ctx.Response.SwapBody(nil)
+	body, jsonLen, err := wire.Append(body[:0], &x.Request, &x.Answer, h.core.cfg.NullNaN)
+	ctx.Response.SwapBody(body)
+	if err != nil {
+		return err
+	}
+	ctx.SetStatusCode(fasthttp.StatusOK)
+	if jsonLen < 0 {
+		ctx.Response.Header.SetContentTypeBytes(contentJSON)
+	} else {
+		ctx.Response.Header.SetContentTypeBytes(contentBinary)
+		var digits [20]byte
+		ctx.Response.Header.SetBytesV(headerLength, strconv.AppendInt(digits[:0], int64(jsonLen), 10))
+	}
+	if accept := ctx.Request.Header.Peek("Accept-Encoding"); len(accept) > 0 {
+		compress(ctx, accept)
+	}
+	return nil
+}
+
+// compressFrom is the least body that is worth compressing: below, the
+// headers weigh as much as what is saved.
+const compressFrom = 1 << 10
+
+// compress encodes the body as the client accepts it. Clients that send no
+// Accept-Encoding, or identity, get it as it is.
+func compress(ctx *fasthttp.RequestCtx, accept []byte) {
+	body := ctx.Response.Body()
+	if len(body) < compressFrom {
+		return
+	}
+	var out []byte
+	switch {
+	case bytes.Contains(accept, []byte("gzip")):
+		out = fasthttp.AppendGzipBytes(nil, body)
+		ctx.Response.Header.Set("Content-Encoding", "gzip")
+	case bytes.Contains(accept, []byte("deflate")):
+		out = fasthttp.AppendDeflateBytes(nil, body)
+		ctx.Response.Header.Set("Content-Encoding", "deflate")
+	default:
+		return
+	}
+	ctx.Response.SetBodyRaw(out)
+}

@@ -1,0 +1,116 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/millrace-ml/millrace/gateway/wire"
+	"github.com/millrace-ml/millrace/runtime/batch"
+	"github.com/millrace-ml/millrace/runtime/model"
+)
+
+var (
+	// ErrTooLarge is returned for a body or message over the configured bound.
+	ErrTooLarge = errors.New("gateway: request too large")
+	// ErrOverloaded is returned when more requests or bytes are in flight than may be.
+	ErrOverloaded = errors.New("gateway: too much in flight")
+	// ErrEncoding is returned for a Content-Encoding that is not known.
+	ErrEncoding = errors.New("gateway: unsupported Content-Encoding")
+	// ErrNotFound is returned for a path that is not served.
+	ErrNotFound = errors.New("Not Found")
+	// ErrMethod is returned for a verb that the path does not know.
+	ErrMethod = errors.New("Method Not Allowed")
+	// ErrUnsupported is returned for what the protocol has and this server has not.
+	ErrUnsupported = errors.New("not supported")
+	// ErrPanic is returned when a handler panicked: a bug of ours.
+	ErrPanic = errors.New("gateway: internal error")
+	// ErrClosing is returned for requests that come while the server drains.
+	ErrClosing = errors.New("gateway: the server is shutting down")
+)
+
+// Outcome is what becomes of a request.
+type Outcome struct {
+	HTTP  int
+	GRPC  codes.Code
+	Label string // of the metrics
+	Text  string // in place of the error's own where a client must not see that, or expects another
+}
+
+// OK is the outcome of a request that was answered.
+var OK = Outcome{HTTP: 200, GRPC: codes.OK, Label: "ok"}
+
+// outcomes is the only place where an error becomes a status and a label.
+// First match wins.
+var outcomes = [...]struct {
+	err error
+	Outcome
+}{
+	{model.ErrUnknownModel, Outcome{404, codes.NotFound, "unknown_model", ""}},
+	{model.ErrNotReady, Outcome{503, codes.Unavailable, "not_ready", ""}},
+	{model.ErrBadInput, Outcome{400, codes.InvalidArgument, "bad_request", ""}},
+	{model.ErrNotExplicit, Outcome{400, codes.Unavailable, "not_explicit", ""}},
+	{model.ErrLoad, Outcome{400, codes.InvalidArgument, "load_failed", ""}},
+	{model.ErrRun, Outcome{422, codes.InvalidArgument, "model_refused", ""}},
+	{wire.ErrUnsupported, Outcome{501, codes.Unimplemented, "unsupported", ""}},
+	{wire.ErrBadRequest, Outcome{400, codes.InvalidArgument, "bad_request", ""}},
+	{batch.ErrQueueFull, Outcome{429, codes.ResourceExhausted, "queue_full", "Exceeds maximum queue size"}},
+	{batch.ErrDeadline, Outcome{504, codes.DeadlineExceeded, "deadline", "Request timeout expired"}},
+	{batch.ErrCanceled, Outcome{499, codes.Canceled, "canceled", ""}},
+	{batch.ErrClosed, Outcome{503, codes.Unavailable, "closing", ""}},
+	{context.Canceled, Outcome{499, codes.Canceled, "canceled", ""}},
+	{context.DeadlineExceeded, Outcome{504, codes.DeadlineExceeded, "deadline", ""}},
+	{ErrTooLarge, Outcome{413, codes.ResourceExhausted, "too_large", ""}},
+	{ErrOverloaded, Outcome{429, codes.ResourceExhausted, "overloaded", ""}},
+	{ErrEncoding, Outcome{415, codes.Unimplemented, "bad_encoding", ""}},
+	{ErrNotFound, Outcome{404, codes.NotFound, "not_found", ""}},
+	{ErrMethod, Outcome{405, codes.Unimplemented, "bad_method", ""}},
+	{ErrUnsupported, Outcome{501, codes.Unimplemented, "unsupported", ""}},
+	{ErrClosing, Outcome{503, codes.Unavailable, "closing", ""}},
+	{ErrPanic, Outcome{500, codes.Internal, "panic", "internal error"}},
+}
+
+// internal is the outcome of every error that the table does not know.
+var internal = Outcome{500, codes.Internal, "internal", ""}
+
+// Classify returns the outcome of an error, and the text for the client.
+func Classify(err error) (Outcome, string) {
+	if err == nil {
+		return OK, ""
+	}
+	for i := range outcomes {
+		if errors.Is(err, outcomes[i].err) {
+			o := outcomes[i].Outcome
+			if o.Text != "" {
+				return o, o.Text
+			}
+			return o, clientText(err)
+		}
+	}
+	return internal, clientText(err)
+}
+
+// labels lists the labels of all outcomes, for metrics that are made beforehand.
+func labels() []string {
+	seen := map[string]bool{OK.Label: true, internal.Label: true}
+	all := []string{OK.Label, internal.Label}
+	for i := range outcomes {
+		if l := outcomes[i].Label; !seen[l] {
+			seen[l] = true
+			all = append(all, l)
+		}
+	}
+	return all
+}
+
+// maxText bounds error texts: a client's own names may be in them.
+const maxText = 2048
+
+func clientText(err error) string {
+	text := err.Error()
+	if len(text) > maxText {
+		text = text[:maxText] + " ..."
+	}
+	return text
+}

@@ -1,0 +1,220 @@
+package wire
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/millrace-ml/millrace/runtime/tensor"
+)
+
+// data reads the elements of input i, a flat or nested array, into dst, which
+// has the size of exactly n elements; BYTES are appended to dst instead.
+type data struct {
+	*scanner
+	input    int
+	datatype tensor.Datatype
+	dst      []byte
+	n        int64 // elements that are due
+	got      int64
+	base64   bool
+	r        *Request // whose memory BYTES grow in
+}
+
+func (d *data) errorf(format string, args ...any) error {
+	return fmt.Errorf("%w: inputs[%d].data[%d]: %s", ErrBadRequest, d.input, d.got, fmt.Sprintf(format, args...))
+}
+
+// array reads one level of the array. All elements of a level are of one kind,
+// and all arrays of a level have equally many elements.
+func (d *data) array() error {
+	if d.next() != '[' {
+		return d.errorf("must be an array")
+	}
+	if err := d.open('['); err != nil {
+		return err
+	}
+	if c := d.next(); c != '[' {
+		return d.flat()
+	}
+	each := int64(-1)
+	for first := true; ; first = false {
+		if ok, err := d.more(']', first); !ok {
+			return err
+		}
+		before := d.got
+		if err := d.array(); err != nil {
+			return err
+		}
+		if n := d.got - before; each < 0 {
+			each = n
+		} else if n != each {
+			return d.errorf("nested arrays have unequal lengths, %d and %d elements", each, n)
+		}
+	}
+}
+
+// flat reads the elements of an innermost array.
+func (d *data) flat() error {
+	switch d.datatype {
+	case tensor.FP32:
+		return d.floats32()
+	case tensor.Bytes:
+		return d.each(d.str1)
+	case tensor.Bool:
+		return d.each(d.bool1)
+	case tensor.FP64, tensor.FP16, tensor.BF16:
+		return d.each(d.float1)
+	}
+	return d.each(d.int1)
+}
+
+func (d *data) each(element func() error) error {
+	for first := true; ; first = false {
+		if ok, err := d.more(']', first); !ok {
+			return err
+		}
+		if d.got >= d.n {
+			return d.errorf("more than the %d elements of the shape", d.n)
+		}
+		if err := element(); err != nil {
+			return d.wrap(err)
+		}
+		d.got++
+	}
+}
+
+// floats32 is each for the datatype of most requests, without a call a value.
+func (d *data) floats32() error {
+	s := d.scanner
+	for first := true; ; first = false {
+		if !first && s.pos < len(s.buf) && s.buf[s.pos] == ',' {
+			s.pos++
+		} else if ok, err := s.more(']', first); !ok {
+			return err
+		}
+		if d.got >= d.n {
+			return d.errorf("more than the %d elements of the shape", d.n)
+		}
+		f, err := s.float(true)
+		if err != nil {
+			return d.wrap(err)
+		}
+		binary.LittleEndian.PutUint32(d.dst[4*d.got:], math.Float32bits(float32(f)))
+		d.got++
+	}
+}
+
+// wrap gives an element's error its place.
+func (d *data) wrap(err error) error {
+	if errors.Is(err, errRange) || errors.Is(err, errFraction) {
+		text, _ := d.number()
+		return d.errorf("%s %v for %s", shorten(text), err, d.datatype)
+	}
+	return fmt.Errorf("%w (inputs[%d].data[%d], %s)", err, d.input, d.got, d.datatype)
+}
+
+func shorten(text []byte) []byte {
+	if len(text) > 40 {
+		return text[:40]
+	}
+	return text
+}
+
+func (d *data) float1() error {
+	f, err := d.float(false)
+	if err != nil {
+		return err
+	}
+	switch d.datatype {
+	case tensor.FP64:
+		binary.LittleEndian.PutUint64(d.dst[8*d.got:], math.Float64bits(f))
+	case tensor.FP16:
+		h := tensor.FP16FromFloat64(f)
+		if h&0x7fff == 0x7c00 && !math.IsInf(f, 0) {
+			return errRange
+		}
+		binary.LittleEndian.PutUint16(d.dst[2*d.got:], h)
+	default:
+		h := tensor.BF16FromFloat64(f)
+		if h&0x7fff == 0x7f80 && !math.IsInf(f, 0) {
+			return errRange
+		}
+		binary.LittleEndian.PutUint16(d.dst[2*d.got:], h)
+	}
+	return nil
+}
+
+// limits of the integers: the largest value, and the largest after a minus sign.
+var limits = [...]struct{ max, min uint64 }{
+	tensor.Uint8: {math.MaxUint8, 0}, tensor.Uint16: {math.MaxUint16, 0},
+	tensor.Uint32: {math.MaxUint32, 0}, tensor.Uint64: {math.MaxUint64, 0},
+	tensor.Int8: {math.MaxInt8, 1 << 7}, tensor.Int16: {math.MaxInt16, 1 << 15},
+	tensor.Int32: {math.MaxInt32, 1 << 31}, tensor.Int64: {math.MaxInt64, 1 << 63},
+}
+
+func (d *data) int1() error {
+	at := d.pos
+	v, neg, err := d.integer()
+	if err != nil {
+		return err
+	}
+	l := limits[d.datatype]
+	if neg && v > l.min || !neg && v > l.max {
+		d.pos = at
+		return errRange
+	}
+	if neg {
+		v = -v
+	}
+	switch d.datatype.Size() {
+	case 1:
+		d.dst[d.got] = byte(v)
+	case 2:
+		binary.LittleEndian.PutUint16(d.dst[2*d.got:], uint16(v))
+	case 4:
+		binary.LittleEndian.PutUint32(d.dst[4*d.got:], uint32(v))
+	default:
+		binary.LittleEndian.PutUint64(d.dst[8*d.got:], v)
+	}
+	return nil
+}
+
+func (d *data) bool1() error {
+	switch d.next() {
+	case 't':
+		d.dst[d.got] = 1
+		return d.word("true")
+	case 'f':
+		d.dst[d.got] = 0
+		return d.word("false")
+	}
+	v, neg, err := d.integer()
+	if err == nil && (neg || v > 1) {
+		return d.errorf("must be true or false")
+	}
+	d.dst[d.got] = byte(v)
+	return err
+}
+
+func (d *data) str1() error {
+	text := len(d.text)
+	s, err := d.str()
+	if err != nil {
+		return err
+	}
+	if d.base64 {
+		s, err = base64.StdEncoding.AppendDecode(nil, s)
+		if err != nil {
+			return d.errorf("is not base64")
+		}
+	}
+	if d.dst, err = d.r.grow(d.dst, 4+len(s)); err != nil {
+		return err
+	}
+	d.dst = tensor.AppendElement(d.dst, s)
+	d.text = d.text[:text]
+	return nil
+}

@@ -1,0 +1,174 @@
+// Package ort runs models on ONNX Runtime.
+//
+// [Open] loads the library once for the process; [Runtime.NewSession] loads a
+// model; a [Call] is a workspace for one run at a time of it, without a Go
+// allocation and with one call into C for each run. Sessions may be used
+// concurrently, each Call has one owner.
+//
+// Set-up (the environment, session options, execution providers) goes through
+// github.com/yalue/onnxruntime_go. Sessions and runs are our own calls of the C
+// API beside it, because the binding copies outputs, cuts strings at a NUL,
+// cannot return scalars and half floats that it allocated, and has no error
+// codes, dimension names or log hook.
+package ort
+
+// #cgo CFLAGS: -O2
+// #cgo LDFLAGS: -ldl
+// #cgo noescape mr_run
+// #cgo nocallback mr_run
+// #include "api.h"
+// #include <stdlib.h>
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"unsafe"
+
+	binding "github.com/yalue/onnxruntime_go"
+)
+
+// ErrLibrary is returned when ONNX Runtime itself cannot be used.
+var ErrLibrary = errors.New("ort: cannot use ONNX Runtime")
+
+// Code is an error code of ONNX Runtime.
+type Code int
+
+// The codes of ONNX Runtime. Own marks errors that are not of the library.
+const (
+	Own              Code = -1
+	OK               Code = 0
+	Fail             Code = 1
+	InvalidArgument  Code = 2
+	NoSuchFile       Code = 3
+	NoModel          Code = 4
+	EngineError      Code = 5
+	RuntimeException Code = 6
+	InvalidProtobuf  Code = 7
+	ModelLoaded      Code = 8
+	NotImplemented   Code = 9
+	InvalidGraph     Code = 10
+	EPFail           Code = 11
+)
+
+// Error is what ONNX Runtime answered.
+type Error struct {
+	Code    Code
+	Message string
+}
+
+func (e *Error) Error() string { return "onnxruntime: " + e.Message }
+
+// newError takes an error over from C. Messages are one line, and lose the
+// places in ONNX Runtime's own source with which some begin.
+func newError(e *C.mr_error) *Error {
+	text := strings.Join(strings.Fields(C.GoString(&e.text[0])), " ")
+	if i := strings.Index(text, "Status Message: "); i >= 0 {
+		text = text[i+len("Status Message: "):]
+	}
+	if strings.HasPrefix(text, "/") {
+		if _, after, ok := strings.Cut(text, ") "); ok {
+			text = after
+		}
+	}
+	return &Error{Code: Code(e.code), Message: text}
+}
+
+// Config says which library is used and where its log lines go.
+type Config struct {
+	Library string       // path of libonnxruntime.so
+	Logger  *slog.Logger // nil for slog.Default
+	Level   slog.Level   // lines below are not made
+}
+
+// Runtime is the loaded library. There is one in a process.
+type Runtime struct {
+	library   string
+	providers []string
+}
+
+var (
+	opened   *Runtime // Guarded by openLock.
+	openLock sync.Mutex
+)
+
+// Open loads the library. The library stays loaded for the life of the
+// process; a second call returns the first one's Runtime.
+func Open(cfg Config) (*Runtime, error) {
+	openLock.Lock()
+	defer openLock.Unlock()
+	if opened != nil {
+		return opened, nil
+	}
+	log := cfg.Logger
+	if log == nil {
+		log = slog.Default()
+	}
+	fd, err := startLog(log)
+	if err != nil {
+		return nil, err
+	}
+	path := C.CString(cfg.Library)
+	defer C.free(unsafe.Pointer(path))
+	var e C.mr_error
+	if C.mr_open(path, C.int(fd), C.int(severity(cfg.Level)), &e) != 0 {
+		return nil, fmt.Errorf("%w: cannot load %s: %w", ErrLibrary, cfg.Library, newError(&e))
+	}
+	binding.SetSharedLibraryPath(cfg.Library)
+	if err := binding.InitializeEnvironment(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrLibrary, err)
+	}
+	r := &Runtime{library: cfg.Library}
+	var list **C.char
+	var n C.int
+	if C.mr_providers(&list, &n, &e) != 0 {
+		return nil, fmt.Errorf("%w: %w", ErrLibrary, newError(&e))
+	}
+	for _, p := range unsafe.Slice(list, int(n)) {
+		r.providers = append(r.providers, C.GoString(p))
+	}
+	C.mr_providers_free(list, n)
+	opened = r
+	return r, nil
+}
+
+// Version returns the library's version, such as "1.32.0".
+func (r *Runtime) Version() string { return C.GoString(C.mr_version()) }
+
+// Library returns the path that the library was loaded from.
+func (r *Runtime) Library() string { return r.library }
+
+// Providers lists the execution providers that the library has, by its names.
+func (r *Runtime) Providers() []string { return r.providers }
+
+// TrimMemory gives memory that C has freed back to the system.
+func TrimMemory() { C.mr_trim() }
+
+// severity returns ONNX Runtime's level for ours: it has verbose, info,
+// warning, error, fatal.
+func severity(l slog.Level) int {
+	switch {
+	case l < slog.LevelInfo:
+		return 0
+	case l < slog.LevelWarn:
+		return 1
+	case l < slog.LevelError:
+		return 2
+	}
+	return 3
+}
+
+// startLog returns the writing end of a pipe whose lines go to log. A full
+// pipe drops lines: the library must never wait for a log.
+func startLog(log *slog.Logger) (int, error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return 0, fmt.Errorf("ort: cannot make a pipe for log lines: %w", err)
+	}
+	go drainLog(read, log)
+	return nonblocking(write)
+}

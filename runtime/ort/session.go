@@ -1,0 +1,315 @@
+package ort
+
+// #include "api.h"
+// #include <stdlib.h>
+import "C"
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	binding "github.com/yalue/onnxruntime_go"
+
+	"github.com/millrace-ml/millrace/runtime/tensor"
+)
+
+// SessionConfig says how a model is run.
+type SessionConfig struct {
+	LogID             string // stands at the session's log lines
+	IntraOpThreads    int    // threads within an operator, 0 for one a core
+	InterOpThreads    int    // threads between operators, with Parallel
+	Parallel          bool   // run independent operators at once
+	GraphLevel        string // optimisation: "disable", "basic", "extended", "all"; "" for all
+	DisableArena      bool
+	DisableMemPattern bool
+	Spinning          bool              // threads burn a core while they wait for work
+	Providers         []Provider        // in order of preference; none for the CPU
+	Fallback          bool              // leave out providers that the library lacks
+	Entries           map[string]string // session config entries, by ONNX Runtime's keys
+}
+
+// Provider is an execution provider: a name such as "cuda" or
+// "CUDAExecutionProvider", and its options by ONNX Runtime's keys.
+type Provider struct {
+	Name    string            `yaml:"name"`
+	Options map[string]string `yaml:"options"`
+}
+
+// DefaultSessionConfig returns what serves best under concurrent requests: one
+// thread a run, and as many runs at once as there are cores.
+func DefaultSessionConfig() SessionConfig {
+	return SessionConfig{IntraOpThreads: 1, InterOpThreads: 1}
+}
+
+// Session is a loaded model. It may be used concurrently.
+type Session struct {
+	session         unsafe.Pointer
+	inputs, outputs []tensor.Spec
+	inputNames      **C.char // C memory: the names that every Call shares
+	outputNames     **C.char
+	elems           []C.int // ONNX element type of each input
+	provider        string
+}
+
+// NewSession loads the model in the file at path.
+func (r *Runtime) NewSession(path string, cfg SessionConfig) (*Session, error) {
+	options, err := r.options(cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer options.Destroy()
+	file, id := C.CString(path), C.CString(cfg.LogID)
+	defer C.free(unsafe.Pointer(file))
+	defer C.free(unsafe.Pointer(id))
+	var e C.mr_error
+	parallel := C.int(0)
+	if cfg.Parallel {
+		parallel = 1
+	}
+	if C.mr_set_log_id(unwrap(options), id, parallel, &e) != 0 {
+		return nil, newError(&e)
+	}
+	s := &Session{session: C.mr_session(file, unwrap(options), id, &e), provider: "CPUExecutionProvider"}
+	if s.session == nil {
+		return nil, newError(&e)
+	}
+	if err := s.describe(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// unwrap returns the C object inside the binding's options, its only field.
+func unwrap(o *binding.SessionOptions) unsafe.Pointer {
+	return *(*unsafe.Pointer)(unsafe.Pointer(o))
+}
+
+// options makes the binding's session options of cfg. Callers destroy them.
+func (r *Runtime) options(cfg SessionConfig) (*binding.SessionOptions, error) {
+	o, err := binding.NewSessionOptions()
+	if err != nil {
+		return nil, fmt.Errorf("ort: cannot make session options: %w", err)
+	}
+	if err := r.setOptions(o, cfg); err != nil {
+		o.Destroy()
+		return nil, err
+	}
+	return o, nil
+}
+
+func (r *Runtime) setOptions(o *binding.SessionOptions, cfg SessionConfig) error {
+	level, ok := graphLevels[cfg.GraphLevel]
+	if !ok {
+		return fmt.Errorf("ort: graph level %q is not disable, basic, extended or all", cfg.GraphLevel)
+	}
+	spin := "0"
+	if cfg.Spinning {
+		spin = "1"
+	}
+	steps := []func() error{
+		func() error { return o.SetIntraOpNumThreads(cfg.IntraOpThreads) },
+		func() error { return o.SetInterOpNumThreads(cfg.InterOpThreads) },
+		func() error { return o.SetGraphOptimizationLevel(level) },
+		func() error { return o.SetCpuMemArena(!cfg.DisableArena) },
+		func() error { return o.SetMemPattern(!cfg.DisableMemPattern) },
+		func() error { return o.AddSessionConfigEntry("session.intra_op.allow_spinning", spin) },
+		func() error { return o.AddSessionConfigEntry("session.inter_op.allow_spinning", spin) },
+	}
+	for key, value := range cfg.Entries {
+		steps = append(steps, func() error { return o.AddSessionConfigEntry(key, value) })
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return fmt.Errorf("ort: cannot set session options: %w", err)
+		}
+	}
+	for _, p := range cfg.Providers {
+		if err := r.addProvider(o, p, cfg.Fallback); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var graphLevels = map[string]binding.GraphOptimizationLevel{
+	"":         binding.GraphOptimizationLevelEnableAll,
+	"all":      binding.GraphOptimizationLevelEnableAll,
+	"extended": binding.GraphOptimizationLevelEnableExtended,
+	"basic":    binding.GraphOptimizationLevelEnableBasic,
+	"disable":  binding.GraphOptimizationLevelDisableAll,
+}
+
+// addProvider asks for an execution provider by its short or full name.
+func (r *Runtime) addProvider(o *binding.SessionOptions, p Provider, fallback bool) error {
+	has := slices.IndexFunc(r.providers, func(name string) bool {
+		return strings.EqualFold(name, p.Name) || strings.EqualFold(name, p.Name+"ExecutionProvider")
+	})
+	if has < 0 {
+		if fallback {
+			return nil
+		}
+		return fmt.Errorf("ort: execution provider %q is not in this library, which has %s; "+
+			"set fallback to run on the next one", p.Name, strings.Join(r.providers, ", "))
+	}
+	name := r.providers[has]
+	var err error
+	switch name {
+	case "CPUExecutionProvider":
+	case "CUDAExecutionProvider":
+		err = addCUDA(o, p.Options)
+	case "TensorrtExecutionProvider":
+		err = addTensorRT(o, p.Options)
+	case "OpenVINOExecutionProvider":
+		err = o.AppendExecutionProviderOpenVINO(p.Options)
+	default:
+		err = o.AppendExecutionProvider(strings.TrimSuffix(name, "ExecutionProvider"), p.Options)
+	}
+	if err != nil && fallback {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("ort: cannot use execution provider %s: %w", name, err)
+	}
+	return nil
+}
+
+func addCUDA(o *binding.SessionOptions, options map[string]string) error {
+	cuda, err := binding.NewCUDAProviderOptions()
+	if err != nil {
+		return err
+	}
+	defer cuda.Destroy()
+	if err := cuda.Update(options); err != nil {
+		return err
+	}
+	return o.AppendExecutionProviderCUDA(cuda)
+}
+
+func addTensorRT(o *binding.SessionOptions, options map[string]string) error {
+	trt, err := binding.NewTensorRTProviderOptions()
+	if err != nil {
+		return err
+	}
+	defer trt.Destroy()
+	if err := trt.Update(options); err != nil {
+		return err
+	}
+	return o.AppendExecutionProviderTensorRT(trt)
+}
+
+// describe reads the names, types and shapes of the live session.
+func (s *Session) describe() error {
+	var e C.mr_error
+	var in, out C.size_t
+	if C.mr_counts(s.session, &in, &out, &e) != 0 {
+		return newError(&e)
+	}
+	var err error
+	if s.inputs, s.inputNames, err = s.specs(0, int(in)); err != nil {
+		return err
+	}
+	s.outputs, s.outputNames, err = s.specs(1, int(out))
+	for i := range s.inputs {
+		s.elems = append(s.elems, elemOf(s.inputs[i].Datatype))
+	}
+	return err
+}
+
+func (s *Session) specs(output C.int, n int) ([]tensor.Spec, **C.char, error) {
+	names := (**C.char)(C.calloc(C.size_t(n+1), C.size_t(unsafe.Sizeof(uintptr(0)))))
+	list := unsafe.Slice(names, n)
+	specs := make([]tensor.Spec, n)
+	for i := range n {
+		var c C.mr_spec
+		var e C.mr_error
+		if C.mr_describe(s.session, output, C.size_t(i), &c, &e) != 0 {
+			name := C.GoString(c.name)
+			C.mr_spec_free(&c)
+			return specs, names, fmt.Errorf("ort: cannot serve %s %q: %w",
+				[]string{"input", "output"}[output], name, newError(&e))
+		}
+		list[i] = C.CString(C.GoString(c.name))
+		specs[i] = specOf(&c)
+		if output == 0 && c.kind != C.KIND_TENSOR && c.kind != C.KIND_OPTIONAL {
+			C.mr_spec_free(&c)
+			return specs, names, fmt.Errorf(
+				"ort: cannot serve input %q: sequences and maps work as outputs only", specs[i].Name)
+		}
+		C.mr_spec_free(&c)
+		if specs[i].Datatype == tensor.Invalid {
+			return specs, names, fmt.Errorf("ort: cannot serve %q: its element type %d is not one of the protocol",
+				specs[i].Name, c.elem)
+		}
+	}
+	return specs, names, nil
+}
+
+func specOf(c *C.mr_spec) tensor.Spec {
+	spec := tensor.Spec{
+		Name: C.GoString(c.name), Datatype: datatypeOf(c.elem), BatchAxis: -1,
+		Optional: c.kind == C.KIND_OPTIONAL,
+		Shape:    make([]int64, c.rank), DimNames: make([]string, c.rank),
+	}
+	for d := range spec.Shape {
+		spec.Shape[d] = max(-1, int64(c.shape[d]))
+		if c.dim_names[d] != nil {
+			spec.DimNames[d] = C.GoString(c.dim_names[d])
+		}
+	}
+	return spec
+}
+
+// datatypes are the protocol's, by ONNXTensorElementDataType.
+var datatypes = [...]tensor.Datatype{
+	1: tensor.FP32, 2: tensor.Uint8, 3: tensor.Int8, 4: tensor.Uint16, 5: tensor.Int16,
+	6: tensor.Int32, 7: tensor.Int64, 8: tensor.Bytes, 9: tensor.Bool, 10: tensor.FP16,
+	11: tensor.FP64, 12: tensor.Uint32, 13: tensor.Uint64, 16: tensor.BF16,
+}
+
+func datatypeOf(elem C.int) tensor.Datatype {
+	if elem < 0 || int(elem) >= len(datatypes) {
+		return tensor.Invalid
+	}
+	return datatypes[elem]
+}
+
+func elemOf(d tensor.Datatype) C.int { return C.int(slices.Index(datatypes[:], d)) }
+
+// Inputs describes the inputs. Variable dimensions are -1; BatchAxis is -1.
+func (s *Session) Inputs() []tensor.Spec { return s.inputs }
+
+// Outputs describes the outputs. A sequence of maps (ZipMap) is a matrix.
+func (s *Session) Outputs() []tensor.Spec { return s.outputs }
+
+// Close gives the model's memory back. No Call of it may be in use.
+func (s *Session) Close() {
+	if s.session != nil {
+		C.mr_session_close(s.session)
+	}
+	freeNames(s.inputNames, len(s.inputs))
+	freeNames(s.outputNames, len(s.outputs))
+	s.session, s.inputNames, s.outputNames = nil, nil, nil
+}
+
+func freeNames(names **C.char, n int) {
+	if names == nil {
+		return
+	}
+	for _, name := range unsafe.Slice(names, n) {
+		C.free(unsafe.Pointer(name))
+	}
+	C.free(unsafe.Pointer(names))
+}
+
+// CUDA returns the provider for a device with a memory limit in bytes, 0 for none.
+func CUDA(device int, memoryLimit int64) Provider {
+	p := Provider{Name: "cuda", Options: map[string]string{"device_id": strconv.Itoa(device)}}
+	if memoryLimit > 0 {
+		p.Options["gpu_mem_limit"] = strconv.FormatInt(memoryLimit, 10)
+	}
+	return p
+}
