@@ -1,0 +1,217 @@
+package model
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"math/rand/v2"
+
+	"github.com/millrace-ml/millrace/runtime/ort"
+	"github.com/millrace-ml/millrace/runtime/tensor"
+)
+
+// sizes are tried for the variable dimensions of a model that says nothing of
+// them: the first with which it runs is used.
+var sizes = []int64{16, 32, 64, 128, 256, 512}
+
+// probe runs a model on made-up inputs, to see that it runs and whether the
+// candidates for its batch axes are such.
+type probe struct {
+	call *ort.Call
+	sig  *tensor.Signature
+	mem  tensor.Arena
+	rand *rand.Rand
+}
+
+// batches says whether two rows in one run give what they give in two runs.
+// ran is false when the model could not be run on any made-up input.
+func (p *probe) batches() (ran, batched bool, err error) {
+	for _, size := range sizes {
+		p.mem.Reset(1 << 20)
+		two, err := p.inputs(2, size)
+		if err != nil {
+			return false, false, err
+		}
+		one, errA := p.run(p.row(two, 0))
+		other, errB := p.run(p.row(two, 1))
+		if errA != nil || errB != nil {
+			continue
+		}
+		both, err := p.run(two)
+		if err != nil {
+			return true, false, nil
+		}
+		return true, p.same(both, one, other), nil
+	}
+	return false, false, nil
+}
+
+// run returns copies of the outputs.
+func (p *probe) run(in []tensor.Tensor) ([]tensor.Tensor, error) {
+	out, err := p.call.Run(in)
+	if err != nil {
+		return nil, err
+	}
+	copies := make([]tensor.Tensor, len(out))
+	for i, t := range out {
+		t.Shape = append([]int64(nil), t.Shape...)
+		t.Data = append([]byte(nil), t.Data...)
+		copies[i] = t
+	}
+	return copies, nil
+}
+
+// inputs makes random inputs of that many rows: fractions, zeros and ones,
+// short strings of digits.
+func (p *probe) inputs(rows, size int64) ([]tensor.Tensor, error) {
+	in := make([]tensor.Tensor, len(p.sig.Inputs))
+	for i := range in {
+		spec := &p.sig.Inputs[i]
+		t := tensor.Tensor{Name: spec.Name, Datatype: spec.Datatype}
+		for d, n := range spec.Shape {
+			switch {
+			case d == spec.BatchAxis:
+				n = rows
+			case n < 0:
+				n = size
+			}
+			t.Shape = append(t.Shape, n)
+		}
+		n, err := tensor.Elements(t.Shape)
+		if err != nil {
+			return nil, err
+		}
+		if n > 1<<26 {
+			return nil, fmt.Errorf("input %q of shape %s is too large to try", spec.Name, tensor.FormatShape(t.Shape))
+		}
+		var data []byte
+		for range n {
+			data = p.element(data, spec.Datatype)
+		}
+		if t.Data, err = p.mem.Alloc(len(data)); err != nil {
+			return nil, err
+		}
+		copy(t.Data, data)
+		in[i] = t
+	}
+	return in, nil
+}
+
+func (p *probe) element(dst []byte, d tensor.Datatype) []byte {
+	f := p.rand.Float64()
+	switch d {
+	case tensor.FP32:
+		return binary.LittleEndian.AppendUint32(dst, math.Float32bits(float32(f)))
+	case tensor.FP64:
+		return binary.LittleEndian.AppendUint64(dst, math.Float64bits(f))
+	case tensor.FP16:
+		return binary.LittleEndian.AppendUint16(dst, tensor.FP16FromFloat64(f))
+	case tensor.BF16:
+		return binary.LittleEndian.AppendUint16(dst, tensor.BF16FromFloat64(f))
+	case tensor.Bytes:
+		return tensor.AppendElement(dst, string(rune('0'+p.rand.IntN(10))))
+	}
+	dst = append(dst, byte(p.rand.IntN(2)))
+	return append(dst, make([]byte, d.Size()-1)...)
+}
+
+// row returns row i of two-row inputs.
+func (p *probe) row(two []tensor.Tensor, i int) []tensor.Tensor {
+	one := append([]tensor.Tensor(nil), two...)
+	for k := range one {
+		axis := p.sig.Inputs[k].BatchAxis
+		if axis < 0 {
+			continue
+		}
+		shape := append([]int64(nil), one[k].Shape...)
+		shape[axis] = 1
+		data, err := p.mem.Alloc(len(one[k].Data))
+		if err != nil {
+			continue
+		}
+		one[k].Data = append(data[:0], rowOf(&one[k], axis, i)...)
+		one[k].Shape = shape
+	}
+	return one
+}
+
+// rowOf returns row i of 2 along axis.
+func rowOf(t *tensor.Tensor, axis, i int) []byte {
+	outer, inner := 1, 1
+	for d, n := range t.Shape {
+		if d < axis {
+			outer *= int(n)
+		}
+		if d > axis {
+			inner *= int(n)
+		}
+	}
+	var row []byte
+	if t.Datatype == tensor.Bytes {
+		rest := t.Data
+		for at := 0; len(rest) > 0; at++ {
+			element, tail, ok := tensor.NextElement(rest)
+			if !ok {
+				break
+			}
+			if at/inner%2 == i {
+				row = tensor.AppendElement(row, element)
+			}
+			rest = tail
+		}
+		return row
+	}
+	inner *= t.Datatype.Size()
+	for o := range outer {
+		row = append(row, t.Data[(2*o+i)*inner:(2*o+i+1)*inner]...)
+	}
+	return row
+}
+
+// same says whether each output of the two-row run is what the single runs gave.
+func (p *probe) same(both, one, other []tensor.Tensor) bool {
+	for k := range both {
+		axis := p.sig.Outputs[k].BatchAxis
+		if axis < 0 || axis >= len(both[k].Shape) || both[k].Shape[axis] != 2 {
+			return false
+		}
+		if !close2(both[k].Datatype, rowOf(&both[k], axis, 0), one[k].Data) ||
+			!close2(both[k].Datatype, rowOf(&both[k], axis, 1), other[k].Data) {
+			return false
+		}
+	}
+	return true
+}
+
+// close2 compares values: floats with room for another order of additions.
+func close2(d tensor.Datatype, a, b []byte) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	size, tolerance := d.Size(), 1e-4
+	if d == tensor.FP16 || d == tensor.BF16 {
+		tolerance = 2e-2
+	}
+	if d != tensor.FP32 && d != tensor.FP64 && d != tensor.FP16 && d != tensor.BF16 {
+		return string(a) == string(b)
+	}
+	for i := 0; i+size <= len(a); i += size {
+		x, y := float(d, a[i:]), float(d, b[i:])
+		if math.Abs(x-y) > tolerance*(1+math.Abs(x)) || math.IsNaN(x) != math.IsNaN(y) {
+			return false
+		}
+	}
+	return true
+}
+
+func float(d tensor.Datatype, p []byte) float64 {
+	switch d {
+	case tensor.FP32:
+		return float64(math.Float32frombits(binary.LittleEndian.Uint32(p)))
+	case tensor.FP64:
+		return math.Float64frombits(binary.LittleEndian.Uint64(p))
+	case tensor.FP16:
+		return float64(tensor.FP16ToFloat32(binary.LittleEndian.Uint16(p)))
+	}
+	return float64(tensor.BF16ToFloat32(binary.LittleEndian.Uint16(p)))
+}
