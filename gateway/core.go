@@ -17,7 +17,6 @@ import (
 	"github.com/millrace-ml/millrace/gateway/wire"
 	"github.com/millrace-ml/millrace/runtime/batch"
 	"github.com/millrace-ml/millrace/runtime/model"
-	"github.com/millrace-ml/millrace/runtime/tensor"
 )
 
 // Config says how requests are admitted and answered.
@@ -30,13 +29,14 @@ type Config struct {
 	RequestTimeout   time.Duration // for requests that bring no own deadline; 0 for none
 	ShedStatus       int           // of refused requests: 429 or 503
 	NullNaN          bool          // JSON answers say null for NaN and the infinities
+	LogLevel         *slog.LevelVar
 }
 
 // DefaultConfig returns the values for a server about which nothing is known.
 func DefaultConfig() Config {
 	return Config{
 		Name: "millrace", MaxBodyBytes: 64 << 20, MaxBytesInFlight: 1 << 30,
-		MaxInFlight: 64 << 10, ShedStatus: 429,
+		MaxInFlight: 64 << 10, ShedStatus: 429, LogLevel: new(slog.LevelVar),
 	}
 }
 
@@ -71,11 +71,10 @@ type Exchange struct {
 	Protocol Protocol
 	Start    int64 // as batch.Now
 
-	began   *versionMetrics
-	bytes   int64  // counted in bytesInFlight
-	body    []byte // memory for the body as it came
-	plain   []byte // memory for the body without its Content-Encoding
-	outputs []tensor.Tensor
+	began *versionMetrics
+	bytes int64  // counted in bytesInFlight
+	body  []byte // memory for the body as it came
+	plain []byte // memory for the body without its Content-Encoding
 }
 
 // keepBody bounds the memory for bodies that an idle Exchange keeps.

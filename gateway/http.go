@@ -169,16 +169,10 @@ func (h *HTTP) fail(ctx *fasthttp.RequestCtx, err error) {
 		h.log.Error("request failed", "error", err)
 	}
 	// What is left of the body is not read: the connection cannot be used again.
-	if ctx.Request.IsBodyStream() && bodyLeft(ctx) {
+	if n := ctx.Request.Header.ContentLength(); n == -1 || n > prefetched {
 		ctx.SetConnectionClose()
 	}
 	h.writeError(ctx, status, text)
-}
-
-// bodyLeft says whether some of the body may not have been read.
-func bodyLeft(ctx *fasthttp.RequestCtx) bool {
-	n := ctx.Request.Header.ContentLength()
-	return n < 0 || n > prefetched || ctx.UserValue(bodyRead) == nil
 }
 
 func (h *HTTP) writeError(ctx *fasthttp.RequestCtx, status int, text string) {

@@ -19,9 +19,6 @@ const (
 	prefetched = 8 << 10
 )
 
-// bodyRead is the user value of a request whose body was read to its end.
-const bodyRead = "body read"
-
 // infer answers POST /v2/models/{model}[/versions/{version}]/infer.
 func (h *HTTP) infer(ctx *fasthttp.RequestCtx, p *target) {
 	x, err := h.core.Begin(p.model, p.version, ProtocolHTTP)
