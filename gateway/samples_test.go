@@ -1,0 +1,156 @@
+package gateway_test
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"math"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/valyala/fasthttp"
+	"github.com/valyala/fasthttp/fasthttputil"
+
+	"github.com/millrace-ml/millrace/gateway"
+	"github.com/millrace-ml/millrace/runtime/model"
+	"github.com/millrace-ml/millrace/runtime/ort"
+)
+
+// TestMain lets the test binary be the child that tries models.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == "trial" {
+		os.Exit(model.TrialMain(os.Stdin, os.Stdout))
+	}
+	os.Exit(m.Run())
+}
+
+// serve serves the models of a folder on an in-memory listener.
+func serve(t *testing.T, mode model.Mode, folder string) (*fasthttp.Client, *gateway.Core) {
+	t.Helper()
+	found, err := ort.FindLibrary("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	rt, err := ort.Open(ort.Config{Library: found.Path, Logger: log, Level: slog.LevelError})
+	if err != nil {
+		t.Fatal(err)
+	}
+	models, err := model.Open(context.Background(), model.Options{
+		Runtime: rt, Repositories: []string{folder}, Mode: mode,
+		Trial: model.DefaultTrialConfig(), Defaults: model.DefaultDefaults(), Logger: log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	core := gateway.New(gateway.DefaultConfig(), models, log)
+	front := gateway.NewHTTP(core, gateway.DefaultHTTPConfig(), log)
+	ln := fasthttputil.NewInmemoryListener()
+	done := make(chan error, 1)
+	go func() { done <- front.Serve(ln) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := front.Shutdown(ctx); err != nil {
+			t.Errorf("cannot shut down: %v", err)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if err := models.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return &fasthttp.Client{Dial: func(string) (net.Conn, error) { return ln.Dial() }}, core
+}
+
+// post sends a body and returns status and answer.
+func post(t *testing.T, c *fasthttp.Client, path string, body []byte) (int, []byte) {
+	t.Helper()
+	req, resp := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
+	req.SetRequestURI("http://millrace" + path)
+	req.Header.SetMethod("POST")
+	req.SetBody(body)
+	if err := c.DoTimeout(req, resp, time.Minute); err != nil {
+		t.Fatalf("POST %s: %v", path, err)
+	}
+	return resp.StatusCode(), resp.Body()
+}
+
+// answer is the part of an answer that is held against what is expected.
+type answer struct {
+	Outputs []struct {
+		Name, Datatype string
+		Shape          []int64
+		Data           []any
+	}
+}
+
+// TestSampleModels sends the requests beside each sample model and holds the
+// answers against those of the library that trained it.
+func TestSampleModels(t *testing.T) {
+	const folder = "../configs/models"
+	client, _ := serve(t, model.ModeNone, folder)
+	files, err := filepath.Glob(filepath.Join(folder, "*", "expected.json"))
+	if err != nil || len(files) < 9 {
+		t.Fatalf("found %d files of expected answers: %v", len(files), err)
+	}
+	for _, file := range files {
+		name := filepath.Base(filepath.Dir(file))
+		t.Run(name, func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var expected struct {
+				Cases []struct {
+					Request    json.RawMessage
+					Response   answer
+					Rtol, Atol float64
+				}
+			}
+			if err := json.Unmarshal(text, &expected); err != nil {
+				t.Fatal(err)
+			}
+			for i, c := range expected.Cases {
+				status, body := post(t, client, "/v2/models/"+name+"/infer", c.Request)
+				if status != 200 {
+					t.Fatalf("case %d: status %d: %s", i, status, body)
+				}
+				var got answer
+				if err := json.Unmarshal(body, &got); err != nil {
+					t.Fatalf("case %d: %v: %s", i, err, body)
+				}
+				compare(t, got, c.Response, tolerance{c.Rtol, c.Atol})
+			}
+		})
+	}
+}
+
+type tolerance struct{ relative, absolute float64 }
+
+func compare(t *testing.T, got, want answer, tol tolerance) {
+	t.Helper()
+	if len(got.Outputs) != len(want.Outputs) {
+		t.Fatalf("%d outputs, want %d", len(got.Outputs), len(want.Outputs))
+	}
+	for i, w := range want.Outputs {
+		g := got.Outputs[i]
+		if g.Name != w.Name || g.Datatype != w.Datatype || len(g.Data) != len(w.Data) {
+			t.Errorf("output %d is %s %s of %d, want %s %s of %d", i,
+				g.Name, g.Datatype, len(g.Data), w.Name, w.Datatype, len(w.Data))
+			continue
+		}
+		for k := range w.Data {
+			a, isNumber := g.Data[k].(float64)
+			b, _ := w.Data[k].(float64)
+			if !isNumber && g.Data[k] != w.Data[k] ||
+				isNumber && math.Abs(a-b) > tol.absolute+tol.relative*math.Abs(b) {
+				t.Errorf("%s[%d] is %v, want %v", w.Name, k, g.Data[k], w.Data[k])
+			}
+		}
+	}
+}
