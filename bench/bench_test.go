@@ -299,8 +299,8 @@ func TestStatuses(t *testing.T) {
 		http.Error(w, "too many", http.StatusTooManyRequests)
 	})
 	r := run(t, config(address, "x"), 0, 200)
-	if r.Statuses["429"] != 200 || len(r.Errors) != 1 || r.Errors[0].Text != "status 429: too many\n" ||
-		r.Latency != (Quantiles{}) {
+	if r.Statuses["429"] != 200 || len(r.Errors) != 1 ||
+		r.Errors[0].Text != "status 429: too many\n" || r.Latency != (Quantiles{}) {
 		t.Errorf("%+v", r)
 	}
 	_, g := startEcho(t)

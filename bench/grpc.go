@@ -94,10 +94,13 @@ func runGRPC(ctx context.Context, c *Config) ([]share, time.Time, error) {
 		clients.Go(func() { r.client(ctx, r.conns[i%len(r.conns)]) })
 	}
 	var before atomic.Int64 // CPU time when the warm-up was over
-	warm := time.AfterFunc(c.Warmup, func() { before.Store(int64(cpuTime(unix.RUSAGE_SELF))) })
+	warm := time.AfterFunc(c.Warmup, func() {
+		before.Store(int64(cpuTime(unix.RUSAGE_SELF)))
+	})
 	if c.Rate > 0 {
 		var scheduler sync.WaitGroup
-		scheduler.Go(func() { r.schedule(ctx) }) // on a goroutine of its own: its thread ends with it
+		// On a goroutine of its own: its thread ends with it.
+		scheduler.Go(func() { r.schedule(ctx) })
 		scheduler.Wait()
 	}
 	clients.Wait()
@@ -198,7 +201,12 @@ func (r *grpcRun) client(ctx context.Context, cc *grpc.ClientConn) {
 			a.err = errQueued
 		} else {
 			a.late = now - max(c.due, freeSince)
-			a.err = r.invoke(ctx, cc, a.request, deadline, &body)
+			call, cancel := context.WithDeadline(
+				metadata.NewOutgoingContext(ctx, r.headers[a.request]),
+				r.plan.start.Add(time.Duration(deadline)))
+			request := &r.cfg.Requests[a.request]
+			a.err = cc.Invoke(call, request.Path, &request.Body, &body)
+			cancel()
 			a.body, a.sent = body, true
 		}
 		if ctx.Err() != nil {
@@ -209,15 +217,6 @@ func (r *grpcRun) client(ctx context.Context, cc *grpc.ClientConn) {
 			r.record(&a, freeSince, c.due)
 		}
 	}
-}
-
-func (r *grpcRun) invoke(ctx context.Context, cc *grpc.ClientConn, i int, deadline int64,
-	body *[]byte) error {
-	ctx, cancel := context.WithDeadline(metadata.NewOutgoingContext(ctx, r.headers[i]),
-		r.plan.start.Add(time.Duration(deadline)))
-	defer cancel()
-	request := &r.cfg.Requests[i]
-	return cc.Invoke(ctx, request.Path, &request.Body, body)
 }
 
 // record takes down how a call ended at now that was due at that instant.

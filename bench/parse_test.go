@@ -50,7 +50,8 @@ func TestAnswers(t *testing.T) {
 	f("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\nx", 200, "x", false)
 	f("HTTP/1.1 204 No Content\r\n\r\n", 204, "", false)
 	f("HTTP/1.1 304 Not Modified\r\nContent-Length: 70\r\n\r\n", 304, "", false)
-	f("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 200, "ok", false)
+	const interim = "HTTP/1.1 100 Continue\r\n\r\n"
+	f(interim+"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 200, "ok", false)
 	const chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 	f(chunked+"0\r\n\r\n", 200, "", false)
 	f(chunked+"3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n", 200, "abc0123456789", false)
@@ -119,8 +120,10 @@ func FuzzAnswer(f *testing.F) {
 			size2, done2, err2 := b.feed(buf[:cut], false)
 			if err2 == nil && !done2 {
 				size2, done2, err2 = b.feed(buf, false)
-				if (err2 == nil) != (err == nil) || done2 != done || size2 != size || b.body != a.body {
-					t.Fatalf("cut at %d: %d %v %v, whole: %d %v %v", cut, size2, done2, err2, size, done, err)
+				if (err2 == nil) != (err == nil) || done2 != done || size2 != size ||
+					b.body != a.body {
+					t.Fatalf("cut at %d: %d %v %v, whole: %d %v %v",
+						cut, size2, done2, err2, size, done, err)
 				}
 			}
 		}
@@ -133,7 +136,8 @@ func FuzzAnswer(f *testing.F) {
 		}
 		wantBody, err := io.ReadAll(want.Body)
 		if err == nil && (want.StatusCode != a.status || !bytes.Equal(wantBody, []byte(body))) {
-			t.Fatalf("status %d, body %q; net/http: %d, %q", a.status, body, want.StatusCode, wantBody)
+			t.Fatalf("status %d, body %q; net/http: %d, %q",
+				a.status, body, want.StatusCode, wantBody)
 		}
 	})
 }

@@ -86,7 +86,9 @@ func newResult(c *Config, shares []share, window int64) Result {
 	for _, text := range slices.Sorted(maps.Keys(all.errors)) {
 		r.Errors = append(r.Errors, ErrorCount{text, all.errors[text]})
 	}
-	slices.SortStableFunc(r.Errors, func(a, b ErrorCount) int { return cmp.Compare(b.Count, a.Count) })
+	slices.SortStableFunc(r.Errors, func(a, b ErrorCount) int {
+		return cmp.Compare(b.Count, a.Count)
+	})
 	r.limit(c.MaxLateness)
 	return r
 }
@@ -95,7 +97,8 @@ func newResult(c *Config, shares []share, window int64) Result {
 func (r *Result) limit(maxLateness time.Duration) {
 	switch {
 	case r.Lateness.P99 > maxLateness:
-		r.LimitedWhy = fmt.Sprintf("1 request in 100 was sent %v or more after it was due, allowed is %v",
+		r.LimitedWhy = fmt.Sprintf(
+			"1 request in 100 was sent %v or more after it was due, allowed is %v",
 			round(r.Lateness.P99), maxLateness)
 	case r.Busy >= busyLimit:
 		r.LimitedWhy = fmt.Sprintf("its threads used %.0f %% of their CPU time", 100*r.Busy)
@@ -121,7 +124,8 @@ func (r *Result) Print(w io.Writer) error {
 	for _, e := range r.Errors {
 		fmt.Fprintf(t, "  error\t%d: %s\n", e.Count, e.Text)
 	}
-	fmt.Fprintf(t, "sent, received\t%.1f MB, %.1f MB\n", float64(r.BytesOut)/1e6, float64(r.BytesIn)/1e6)
+	fmt.Fprintf(t, "sent, received\t%.1f MB, %.1f MB\n",
+		float64(r.BytesOut)/1e6, float64(r.BytesIn)/1e6)
 	fmt.Fprintf(t, "latency\t%s\n", r.Latency)
 	if r.TargetRate > 0 {
 		fmt.Fprintf(t, "sent late\t%s\n", r.Lateness)

@@ -21,7 +21,8 @@ func TestEcho(t *testing.T) {
 
 	for _, size := range []int{0, 1, 300, 2 << 20} {
 		body := bytes.Repeat([]byte("x"), size)
-		answer, err := http.Post("http://"+h.Addr().String()+"/any", "text/x", bytes.NewReader(body))
+		url := "http://" + h.Addr().String() + "/any"
+		answer, err := http.Post(url, "text/x", bytes.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}

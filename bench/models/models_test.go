@@ -52,7 +52,8 @@ func TestGenerated(t *testing.T) {
 }
 
 func TestUnpack(t *testing.T) {
-	archive := archiveOf(t, map[string]string{"package/a.onnx": "model a", "package/readme": "x"})
+	archive := archiveOf(t,
+		map[string]string{"package/a.onnx": "model a", "package/readme": "x"})
 	sum := sha256.Sum256(archive)
 	p := pack{spec: "p@1", sha256: hex.EncodeToString(sum[:]),
 		files: map[string]string{"a": "package/a.onnx"}}
@@ -60,7 +61,8 @@ func TestUnpack(t *testing.T) {
 	if err := p.unpack(archive, dir); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := os.ReadFile(filepath.Join(dir, "a.onnx")); err != nil || string(got) != "model a" {
+	got, err := os.ReadFile(filepath.Join(dir, "a.onnx"))
+	if err != nil || string(got) != "model a" {
 		t.Errorf("%q, %v", got, err)
 	}
 	if got, err := Ensure(t.Context(), dir, "a"); err != nil || got["a"] == "" {
@@ -87,7 +89,8 @@ func archiveOf(t *testing.T, files map[string]string) []byte {
 	z := gzip.NewWriter(&b)
 	w := tar.NewWriter(z)
 	for name, text := range files {
-		if err := w.WriteHeader(&tar.Header{Name: name, Size: int64(len(text)), Mode: 0o644}); err != nil {
+		head := tar.Header{Name: name, Size: int64(len(text)), Mode: 0o644}
+		if err := w.WriteHeader(&head); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := w.Write([]byte(text)); err != nil {

@@ -120,7 +120,8 @@ func (g *graph) weights(dims ...int64) string {
 	}
 	data := make([]byte, 0, 4*count)
 	for range count {
-		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(float32(scale*g.rng.NormFloat64())))
+		w := float32(scale * g.rng.NormFloat64())
+		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(w))
 	}
 	t = number(t, tensorType, elemFloat)
 	t = text(t, tensorName, name)

@@ -152,7 +152,8 @@ func (l *Limit) Load(name, path string, inputs ...Input) error {
 				dims = append(dims, strconv.FormatInt(d, 10))
 			}
 		}
-		fields = append(fields, in.Name, strings.Join(dims, ","), strconv.FormatFloat(in.Value, 'g', -1, 64))
+		fields = append(fields, in.Name, strings.Join(dims, ","),
+			strconv.FormatFloat(in.Value, 'g', -1, 64))
 	}
 	if err := l.command(nil, fields...); err != nil {
 		return fmt.Errorf("cannot load %s: %w", name, err)

@@ -48,7 +48,8 @@ func TestLimit(t *testing.T) {
 		}
 	}
 	load("tree", "sklearn_randomforest.onnx") // has a sequence of maps among its outputs
-	load("axes", "example_dynamic_axes.onnx", Input{Name: "input_vectors", Dims: []int64{Batch, 10}})
+	load("axes", "example_dynamic_axes.onnx",
+		Input{Name: "input_vectors", Dims: []int64{Batch, 10}})
 	run := func(name string, batch, threads int) {
 		t.Helper()
 		s, err := l.Run(name, batch, threads, 20*time.Millisecond)
@@ -56,8 +57,8 @@ func TestLimit(t *testing.T) {
 			t.Fatal(err)
 		}
 		// What the threads did in their time, by two ways of counting.
-		if bound := float64(batch*threads) / (s.P50Micros / 1e6) * 10; s.Runs < 1 || s.P50Micros <= 0 ||
-			s.RowsPerSecond <= 0 || s.RowsPerSecond > bound {
+		bound := float64(batch*threads) / (s.P50Micros / 1e6) * 10
+		if s.Runs < 1 || s.P50Micros <= 0 || s.RowsPerSecond <= 0 || s.RowsPerSecond > bound {
 			t.Errorf("%s, batch %d, %d threads: %+v", name, batch, threads, s)
 		}
 	}

@@ -1,0 +1,246 @@
+package compare
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/millrace-ml/millrace/bench"
+)
+
+// Bars of the issue "Serving core".
+const (
+	barP50         = 1.25 // of the echo's p50
+	barP99         = 1.5  // of the echo's p99
+	barTail        = 4.0  // p99 over p50
+	barAllocations = 0.01 // a request: none, but for what the runtime does now and then
+	barImageJSON   = 3.0  // ms
+	barImageBinary = 20.0 // us
+)
+
+// singleClient measures what one client waits for, beyond the model and beyond
+// what any server takes.
+func singleClient(ctx context.Context, l *lab) ([]Figure, error) {
+	server, err := l.mainServer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.limit.Load(mlp, l.samples()+"/"+mlp+"/1/model.onnx"); err != nil {
+		return nil, err
+	}
+	http, err := l.oneClient(ctx, server, asJSON, "HTTP, JSON")
+	if err != nil {
+		return nil, err
+	}
+	grpc, err := l.oneClient(ctx, server, asGRPC, "gRPC")
+	return append(http, grpc...), err
+}
+
+func (l *lab) oneClient(ctx context.Context, server *process, e encoding, name string) (
+	[]Figure, error) {
+	requests := payloads(mlp, mlpInputs, e)
+	var p99 [2][]float64
+	p50 := func(p *process, r []bench.Request, tails *[]float64) measurement {
+		return func() (float64, error) {
+			result, err := l.load(ctx, p, e, func(c *bench.Config) {
+				c.Requests, c.Concurrency, c.Duration = r, 1, l.span(1500*time.Millisecond)
+			})
+			*tails = append(*tails, micros(result.Latency.P99))
+			return micros(result.Latency.P50), err
+		}
+	}
+	rounds := l.rounds(7)
+	v, err := alternate(rounds,
+		func() (float64, error) {
+			s, err := l.limit.Run(mlp, 1, 1, l.span(300*time.Millisecond))
+			return s.P50Micros, err
+		},
+		p50(l.echo, toEcho(requests, e), &p99[0]),
+		p50(server, requests, &p99[1]))
+	if err != nil {
+		return nil, err
+	}
+	return []Figure{{
+		Name: "one client, " + name + ": (p50 - bare Run) over the echo's p50", Bar: barP50,
+		Value: median(rounds, func(i int) float64 { return (v[2][i] - v[0][i]) / v[1][i] }),
+		Detail: fmt.Sprintf("(%.1f us - %.1f us) over %.1f us",
+			middle(v[2]), middle(v[0]), middle(v[1])),
+	}, {
+		Name: "one client, " + name + ": p99 over the echo's p99", Bar: barP99,
+		Value:  median(rounds, func(i int) float64 { return p99[1][i] / p99[0][i] }),
+		Detail: fmt.Sprintf("%.0f us over %.0f us", middle(p99[1]), middle(p99[0])),
+	}}, nil
+}
+
+func micros(d time.Duration) float64 { return float64(d) / 1e3 }
+
+// allocations counts the server's heap allocations while it answers.
+func allocations(ctx context.Context, l *lab) ([]Figure, error) {
+	server, err := l.mainServer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var figures []Figure
+	for _, way := range []struct {
+		name string
+		e    encoding
+	}{{"JSON", asJSON}, {"binary REST", asBinary}} {
+		f := Figure{Name: "heap allocations a request, " + way.name, Bar: barAllocations}
+		if err := l.countAllocations(ctx, server, way.e, &f); err != nil {
+			f.Error = err.Error()
+		}
+		figures = append(figures, f)
+	}
+	return figures, nil
+}
+
+func (l *lab) countAllocations(ctx context.Context, server *process, e encoding, f *Figure) error {
+	requests := payloads(mlp, mlpInputs, e)
+	load := func(count int64) error {
+		_, err := l.load(ctx, server, e, func(c *bench.Config) {
+			c.Requests, c.Count, c.Duration, c.Warmup = requests, count, 0, 0
+		})
+		return err
+	}
+	// So many that a garbage collection's own allocations do not show.
+	count := int64(200_000)
+	if l.cfg.Short {
+		count /= 4
+	}
+	if err := load(count / 4); err != nil { // to the steady state
+		return err
+	}
+	// Connections and the metrics themselves allocate: the same once more with
+	// few requests says how much.
+	var grown [2]float64
+	for i, n := range []int64{modelClients, count} {
+		before, err := metric(ctx, server, "go_memstats_mallocs_total")
+		if err == nil {
+			err = load(n)
+		}
+		if err != nil {
+			return err
+		}
+		after, err := metric(ctx, server, "go_memstats_mallocs_total")
+		if err != nil {
+			return err
+		}
+		grown[i] = after - before
+	}
+	f.Value = max(0, grown[1]-grown[0]) / float64(count-modelClients)
+	f.Detail = fmt.Sprintf("%.0f in %d requests, %.0f in %d",
+		grown[1], count, grown[0], modelClients)
+	return nil
+}
+
+// metric reads one number from the admin port.
+func metric(ctx context.Context, p *process, name string) (float64, error) {
+	r, err := http.NewRequestWithContext(ctx, "GET", "http://"+p.addresses["admin"]+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return 0, fmt.Errorf("cannot read metrics: %w", err)
+	}
+	defer answer.Body.Close()
+	for in := bufio.NewScanner(answer.Body); in.Scan(); {
+		if text, ok := strings.CutPrefix(in.Text(), name+" "); ok {
+			_, _ = io.Copy(io.Discard, answer.Body)
+			return strconv.ParseFloat(text, 64)
+		}
+	}
+	return 0, fmt.Errorf("the server has no metric %s", name)
+}
+
+// tail measures the spread of latencies below saturation.
+func tail(ctx context.Context, l *lab) ([]Figure, error) {
+	server, err := l.mainServer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	requests := payloads(mlp, mlpInputs, asJSON)
+	var last bench.Result
+	var rates []float64
+	rounds := l.rounds(3)
+	v, err := alternate(rounds, func() (float64, error) {
+		most, err := l.load(ctx, server, asJSON, func(c *bench.Config) {
+			c.Requests, c.Concurrency, c.Duration = requests, mlpClients, l.span(2*time.Second)
+		})
+		if err != nil {
+			return 0, err
+		}
+		last, err = l.load(ctx, server, asJSON, func(c *bench.Config) {
+			c.Requests, c.Rate, c.Concurrency = requests, 0.7*most.Rate, 4*mlpClients
+			c.Duration = l.span(4 * time.Second)
+		})
+		rates = append(rates, last.TargetRate)
+		return float64(last.Latency.P99) / float64(last.Latency.P50), err
+	})
+	if err != nil {
+		return nil, err
+	}
+	f := Figure{Name: "MLP, JSON, on schedule at 70 % of saturation: p99 over p50", Bar: barTail,
+		Value: middle(v[0])}
+	f.Detail = fmt.Sprintf("at %s requests/s, last round p50 %v, p99 %v", amount(middle(rates)),
+		last.Latency.P50.Round(time.Microsecond), last.Latency.P99.Round(time.Microsecond))
+	if last.LimitedBy != "" {
+		f.Detail += "; limited by the " + last.LimitedBy + ": " + last.LimitedWhy
+	}
+	return []Figure{f}, nil
+}
+
+// decode takes the codec's own benchmarks of an image.
+func decode(ctx context.Context, l *lab) ([]Figure, error) {
+	var figures []Figure
+	for _, way := range []struct {
+		name, benchmark, unit string
+		nanos, bar            float64
+	}{
+		{"JSON", "BenchmarkDecodeImageJSON", "ms", 1e6, barImageJSON},
+		{"binary", "BenchmarkDecodeImageBinary", "us", 1e3, barImageBinary},
+	} {
+		f := Figure{Name: "image of 150,528 floats decoded, " + way.name,
+			Unit: way.unit, Bar: way.bar}
+		nanos, err := l.goBenchmark(ctx, "./gateway/wire", way.benchmark)
+		if err != nil {
+			f.Error = err.Error()
+		}
+		f.Value = nanos / way.nanos
+		figures = append(figures, f)
+	}
+	return figures, nil
+}
+
+// goBenchmark runs one benchmark of a package and returns its median ns/op.
+func (l *lab) goBenchmark(ctx context.Context, pkg, name string) (float64, error) {
+	test := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "^"+name+"$",
+		"-benchtime", l.span(time.Second).String(), "-count", strconv.Itoa(l.rounds(3)), pkg)
+	test.Dir = l.cfg.Root
+	out, err := test.CombinedOutput()
+	if err != nil {
+		return 0, fmt.Errorf("cannot run %s: %w: %s", name, err, out)
+	}
+	var nanos []float64
+	for line := range strings.Lines(string(out)) {
+		// BenchmarkX-2   500   2000 ns/op   ...
+		f := strings.Fields(line)
+		if len(f) >= 4 && strings.HasPrefix(f[0], name) && f[3] == "ns/op" {
+			v, err := strconv.ParseFloat(f[2], 64)
+			if err != nil {
+				return 0, fmt.Errorf("cannot read %q: %w", line, err)
+			}
+			nanos = append(nanos, v)
+		}
+	}
+	if len(nanos) == 0 {
+		return 0, fmt.Errorf("%s has no benchmark %s", pkg, name)
+	}
+	return middle(nanos), nil
+}
