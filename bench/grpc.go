@@ -84,6 +84,11 @@ func runGRPC(ctx context.Context, c *Config) ([]share, time.Time, error) {
 	if err := r.connect(ctx); err != nil {
 		return nil, time.Time{}, fmt.Errorf("cannot connect to %s: %w", c.Address, err)
 	}
+	t, err := newTimer()
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	defer t.close()
 	for i := range c.Requests {
 		r.headers = append(r.headers, metadata.New(c.Requests[i].Header))
 	}
@@ -98,10 +103,7 @@ func runGRPC(ctx context.Context, c *Config) ([]share, time.Time, error) {
 		before.Store(int64(cpuTime(unix.RUSAGE_SELF)))
 	})
 	if c.Rate > 0 {
-		var scheduler sync.WaitGroup
-		// On a goroutine of its own: its thread ends with it.
-		scheduler.Go(func() { r.schedule(ctx) })
-		scheduler.Wait()
+		r.schedule(ctx, t)
 	}
 	clients.Wait()
 	s := share{rec: r.rec}
@@ -150,9 +152,9 @@ func (r *grpcRun) connect(ctx context.Context) error {
 
 // schedule hands out each request when it is due, or, when all clients are busy
 // then, as soon as one is free.
-func (r *grpcRun) schedule(ctx context.Context) {
-	exactTimers()
+func (r *grpcRun) schedule(ctx context.Context, t timer) {
 	defer close(r.work)
+	defer context.AfterFunc(ctx, t.wake)()
 	for {
 		now := r.plan.now()
 		at, ok := r.plan.due(now)
@@ -160,8 +162,7 @@ func (r *grpcRun) schedule(ctx context.Context) {
 			return
 		}
 		if at > now {
-			// In steps, so that the end of ctx is noticed.
-			await(time.Duration(min(at-now, tick)))
+			t.sleep(time.Duration(at - now))
 			continue
 		}
 		select {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"runtime"
 	"strings"
 	"syscall"
@@ -53,6 +54,35 @@ func await(d time.Duration, fds ...unix.PollFd) {
 func exactTimers() {
 	runtime.LockOSThread()
 	_, _ = unix.PrctlRetInt(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+}
+
+// timer lets a goroutine sleep to the microsecond and leaves its processor to
+// others meanwhile: a timerfd that Go's poller waits for.
+type timer struct {
+	fd   int
+	file *os.File // owns fd
+}
+
+func newTimer() (timer, error) {
+	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
+	if err != nil {
+		return timer{}, fmt.Errorf("cannot make a timer: %w", err)
+	}
+	return timer{fd, os.NewFile(uintptr(fd), "timer")}, nil
+}
+
+// wake ends sleep, now and from now on.
+func (t timer) wake() { _ = t.file.SetReadDeadline(time.Unix(1, 0)) }
+
+func (t timer) close() { _ = t.file.Close() }
+
+// sleep returns when d, which is above 0, is over, or after wake.
+func (t timer) sleep(d time.Duration) {
+	value := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}
+	if unix.TimerfdSettime(t.fd, 0, &value, nil) == nil {
+		var expirations [8]byte
+		_, _ = t.file.Read(expirations[:]) // It fails after wake.
+	}
 }
 
 // cpuTime returns the CPU time used so far by who: a thread or the process.
