@@ -1,0 +1,142 @@
+// Package grpc serves the Open Inference Protocol over gRPC, with Triton's
+// extensions, on a gateway.Core.
+//
+// ModelInfer and ModelStreamInfer never become generated messages: the codec
+// hands the bytes of a frame over, package wire reads tensors out of them and
+// writes the answer's bytes. Everything else is generated messages.
+//
+// A [Server] may be used concurrently. Code under pb is generated.
+package grpc
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
+
+	"github.com/millrace-ml/millrace/gateway"
+	"github.com/millrace-ml/millrace/gateway/grpc/pb"
+)
+
+// Config bounds what the gRPC front takes in.
+type Config struct {
+	MaxMessageBytes int    // of one request or answer
+	MaxStreams      uint32 // open at once on one connection
+	StreamInFlight  int    // requests of one ModelStreamInfer under way
+}
+
+// DefaultConfig returns the values for a server about which nothing is known.
+func DefaultConfig() Config {
+	return Config{MaxMessageBytes: 64 << 20, MaxStreams: 4096, StreamInFlight: 128}
+}
+
+// Server is the gRPC front.
+type Server struct {
+	core   *gateway.Core
+	cfg    Config
+	log    *slog.Logger
+	server *grpc.Server
+	health *health.Server
+}
+
+// New returns a front on core; Serve starts it.
+func New(core *gateway.Core, cfg Config, log *slog.Logger) *Server {
+	s := &Server{core: core, cfg: cfg, log: log, health: health.NewServer()}
+	s.server = grpc.NewServer(
+		grpc.ForceServerCodecV2(codec{}),
+		grpc.MaxRecvMsgSize(cfg.MaxMessageBytes),
+		grpc.MaxSendMsgSize(cfg.MaxMessageBytes),
+		grpc.MaxConcurrentStreams(cfg.MaxStreams),
+		grpc.MaxHeaderListSize(16<<10),
+		grpc.NumStreamWorkers(uint32(4*runtime.GOMAXPROCS(0))),
+		grpc.SharedWriteBuffer(true),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime: 5 * time.Second, PermitWithoutStream: true,
+		}),
+		grpc.ChainUnaryInterceptor(s.recoverUnary),
+		grpc.ChainStreamInterceptor(s.recoverStream),
+	)
+	desc := pb.GRPCInferenceService_ServiceDesc
+	desc.Methods = append([]grpc.MethodDesc(nil), desc.Methods...)
+	for i := range desc.Methods {
+		if desc.Methods[i].MethodName == "ModelInfer" {
+			desc.Methods[i].Handler = modelInfer
+		}
+	}
+	desc.Streams = []grpc.StreamDesc{{
+		StreamName: "ModelStreamInfer", Handler: modelStreamInfer, ServerStreams: true, ClientStreams: true,
+	}}
+	s.server.RegisterService(&desc, &service{Server: s})
+	grpc_health_v1.RegisterHealthServer(s.server, s.health)
+	s.health.SetServingStatus(desc.ServiceName, grpc_health_v1.HealthCheckResponse_SERVING)
+	reflection.Register(s.server)
+	return s
+}
+
+// Serve answers requests on ln until Shutdown.
+func (s *Server) Serve(ln net.Listener) error {
+	if err := s.server.Serve(ln); err != nil {
+		return fmt.Errorf("cannot serve gRPC on %s: %w", ln.Addr(), err)
+	}
+	return nil
+}
+
+// Shutdown says that the server is not healthy, answers what is under way, and
+// ends what is left when ctx is done.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.health.Shutdown()
+	done := make(chan struct{})
+	go func() { s.server.GracefulStop(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		s.server.Stop()
+		<-done
+		return ctx.Err()
+	}
+}
+
+// failure makes an error of the gateway one of gRPC.
+func (s *Server) failure(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	o, text := gateway.Classify(err)
+	if o.HTTP == 500 {
+		s.log.Error("request failed", "error", err)
+	}
+	return status.Error(o.GRPC, text)
+}
+
+func (s *Server) recoverUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (answer any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("handler panicked", "panic", p, "method", info.FullMethod)
+			err = s.failure(gateway.ErrPanic)
+		}
+	}()
+	return h(ctx, req)
+}
+
+func (s *Server) recoverStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("handler panicked", "panic", p, "method", info.FullMethod)
+			err = s.failure(gateway.ErrPanic)
+		}
+	}()
+	return h(srv, stream)
+}
