@@ -18,6 +18,7 @@ import (
 	"github.com/millrace-ml/millrace/bench"
 	"github.com/millrace-ml/millrace/bench/echo"
 	"github.com/millrace-ml/millrace/bench/models"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -269,5 +270,25 @@ func TestUnknownScenario(t *testing.T) {
 	_, err := Run(t.Context(), Config{Only: "speed"})
 	if err == nil || !strings.Contains(err.Error(), Names()[0]) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestPinned: one core while it lasts, all of them afterwards.
+func TestPinned(t *testing.T) {
+	cores := func() int {
+		var set unix.CPUSet
+		if err := unix.SchedGetaffinity(0, &set); err != nil {
+			t.Fatal(err)
+		}
+		return set.Count()
+	}
+	before := cores()
+	within := 0
+	failure := errors.New("of the function")
+	if err := pinned(func() error { within = cores(); return failure }); err != failure {
+		t.Error(err)
+	}
+	if after := cores(); within != 1 || after != before {
+		t.Errorf("%d cores, then %d, then %d", before, within, after)
 	}
 }

@@ -34,12 +34,21 @@ func singleClient(ctx context.Context, l *lab) ([]Figure, error) {
 	if err := l.limit.Load(mlp, l.samples()+"/"+mlp+"/1/model.onnx"); err != nil {
 		return nil, err
 	}
-	http, err := l.oneClient(ctx, server, asJSON, "HTTP, JSON")
-	if err != nil {
-		return nil, err
-	}
-	grpc, err := l.oneClient(ctx, server, asGRPC, "gRPC")
-	return append(http, grpc...), err
+	var figures []Figure
+	err = pinned(func() error {
+		for _, way := range []struct {
+			name string
+			e    encoding
+		}{{"HTTP, JSON", asJSON}, {"HTTP, binary", asBinary}, {"gRPC", asGRPC}} {
+			f, err := l.oneClient(ctx, server, way.e, way.name)
+			if err != nil {
+				f = []Figure{{Name: "one client, " + way.name, Error: err.Error()}}
+			}
+			figures = append(figures, f...)
+		}
+		return ctx.Err()
+	})
+	return figures, err
 }
 
 func (l *lab) oneClient(ctx context.Context, server *process, e encoding, name string) (
