@@ -125,22 +125,17 @@ type Repository struct {
 	Load []string `yaml:"load"`
 	// How often the folders are looked at in mode poll, besides notifications.
 	PollInterval time.Duration `yaml:"poll_interval" min:"10ms" max:"24h"`
-	// Models that are loaded at once. 0 is one a core.
-	Parallel int   `yaml:"parallel" min:"0" max:"64"`
-	Trial    Trial `yaml:"trial"`
+	Trial        Trial         `yaml:"trial"`
 }
 
 // Trial is how a model is tried in a process of its own before it is loaded.
 type Trial struct {
-	// Switches the trial off when false: a broken model can then end the server.
-	Enabled bool `yaml:"enabled"`
-	// Memory that the trial of one model may take. 0 is three quarters of
-	// what the machine or its cgroup has.
-	Memory Size `yaml:"memory" min:"0" max:"16TiB"`
+	// Memory that the trial of one model may take.
+	Memory Size `yaml:"memory" min:"64MiB" max:"16TiB"`
 	// Time for loading a model and its first runs.
 	Timeout time.Duration `yaml:"timeout" min:"1s" max:"24h"`
-	// Folder that remembers which models have passed. Empty is a folder of
-	// the user's cache.
+	// Folder that remembers which models have passed. Empty is the folder
+	// `millrace/trials` of the user's cache.
 	Cache string `yaml:"cache"`
 }
 
@@ -212,7 +207,7 @@ func Default() Config {
 		},
 		Repository: Repository{
 			Mode: "none", PollInterval: 15 * time.Second,
-			Trial: Trial{Enabled: true, Timeout: 5 * time.Minute},
+			Trial: Trial{Memory: 8 << 30, Timeout: time.Minute},
 		},
 	}
 }

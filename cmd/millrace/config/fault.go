@@ -55,8 +55,14 @@ func newError(file string, faults []Fault) error {
 	return &Error{File: file, Faults: faults}
 }
 
+// maxWord is the longest word, in bytes, that may be a mistyped one.
+const maxWord = 64
+
 // nearest returns the word that is most like name, or "" when none is.
 func nearest(name string, words []string) string {
+	if len(name) > maxWord {
+		return ""
+	}
 	best, bestDistance := "", max(1, len(name)/3)+1
 	for _, w := range words {
 		if d := distance(name, w); d < bestDistance {
