@@ -137,11 +137,17 @@ func (l *lab) mainServer(ctx context.Context) (*process, error) {
 	return p, p.ready(ctx)
 }
 
+// serverCache is where the servers remember which models they have tried.
+func (l *lab) serverCache() string { return filepath.Join(l.dir, "cache") }
+
 // serve starts a server with a repository.
 func (l *lab) serve(ctx context.Context, repository string, args ...string) (*process, error) {
 	all := append([]string{"serve", "--models", repository, "--http", "127.0.0.1:0",
 		"--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0"}, args...)
-	p, err := launch(ctx, []string{"MILLRACE_ONNXRUNTIME=" + l.cfg.Library}, l.cfg.Server, all...)
+	p, err := launch(ctx, []string{
+		"MILLRACE_ONNXRUNTIME=" + l.cfg.Library,
+		"XDG_CACHE_HOME=" + l.serverCache(),
+	}, l.cfg.Server, all...)
 	if err != nil {
 		return nil, err
 	}
