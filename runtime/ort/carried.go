@@ -2,52 +2,95 @@
 
 package ort
 
+// #include <dlfcn.h>
+// #include <stdlib.h>
+import "C"
+
 import (
 	"bytes"
-	_ "embed" // the library
+	"embed"
 	"fmt"
+	"os"
 	"sync"
+	"unsafe"
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 )
 
-//go:embed embedded/libonnxruntime.so.zst
-var library []byte
+// embedded holds ONNX Runtime and the C++ libraries that it needs, packed.
+//
+//go:embed embedded/*.zst
+var embedded embed.FS
+
+// companions are what ONNX Runtime needs beside libc, each before what needs it.
+var companions = [...]string{"libgcc_s.so.1", "libstdc++.so.6"}
 
 // carried unpacks the library into memory that has a path but no file: it is
 // gone with the process.
 func carried() (path string, ok bool, err error) {
-	f := unpacked()
-	return f.path, f.path != "", f.err
+	file, err := unpacked()
+	if err != nil {
+		return "", false, fmt.Errorf("%w: cannot unpack the one inside the binary: %w", ErrLibrary, err)
+	}
+	return memoryPath(file), true, nil
 }
 
-var unpacked = sync.OnceValue(unpack)
+// unpacked keeps the library's file open: its path leads through the descriptor.
+var unpacked = sync.OnceValues(func() (*os.File, error) {
+	for _, name := range companions {
+		if err := load(name); err != nil {
+			return nil, err
+		}
+	}
+	return unpack("libonnxruntime.so")
+})
 
-type unpackedLibrary struct {
-	path string
-	err  error
+// load makes a companion known to the dynamic linker, which takes a loaded
+// library for each later one that asks for its name. The system's own goes
+// first: other libraries, such as those of a GPU, may need a newer one than ours.
+func load(name string) error {
+	if open(name) == nil {
+		return nil
+	}
+	file, err := unpack(name)
+	if err != nil {
+		return err
+	}
+	defer file.Close() // the mapping stays
+	return open(memoryPath(file))
 }
 
-func unpack() unpackedLibrary {
-	fail := func(err error) unpackedLibrary {
-		return unpackedLibrary{err: fmt.Errorf("%w: cannot unpack the one inside the binary: %w", ErrLibrary, err)}
+func open(library string) error {
+	path := C.CString(library)
+	defer C.free(unsafe.Pointer(path))
+	if C.dlopen(path, C.RTLD_NOW|C.RTLD_GLOBAL) == nil {
+		return fmt.Errorf("cannot load %s: %s", library, C.GoString(C.dlerror()))
 	}
-	fd, err := unix.MemfdCreate("libonnxruntime.so", unix.MFD_CLOEXEC)
+	return nil
+}
+
+// unpack unpacks an embedded library into a file in memory.
+func unpack(name string) (*os.File, error) {
+	packed, err := embedded.ReadFile("embedded/" + name + ".zst")
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
-	r, err := zstd.NewReader(bytes.NewReader(library))
+	r, err := zstd.NewReader(bytes.NewReader(packed))
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
 	defer r.Close()
-	if _, err := r.WriteTo(fdWriter(fd)); err != nil {
-		return fail(err)
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("cannot make a file in memory: %w", err)
 	}
-	return unpackedLibrary{path: fmt.Sprintf("/proc/self/fd/%d", fd)}
+	file := os.NewFile(uintptr(fd), name)
+	if _, err := r.WriteTo(file); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
 }
 
-type fdWriter int
-
-func (fd fdWriter) Write(p []byte) (int, error) { return unix.Write(int(fd), p) }
+func memoryPath(file *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", file.Fd()) }
