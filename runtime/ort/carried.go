@@ -10,7 +10,6 @@ import (
 	"bytes"
 	"embed"
 	"fmt"
-	"os"
 	"sync"
 	"unsafe"
 
@@ -29,18 +28,17 @@ var companions = [...]string{"libgcc_s.so.1", "libstdc++.so.6"}
 // carried unpacks the library into memory that has a path but no file: it is
 // gone with the process.
 func carried() (path string, ok bool, err error) {
-	file, err := unpacked()
+	path, err = unpacked()
 	if err != nil {
 		return "", false, fmt.Errorf("%w: cannot unpack the one inside the binary: %w", ErrLibrary, err)
 	}
-	return memoryPath(file), true, nil
+	return path, true, nil
 }
 
-// unpacked keeps the library's file open: its path leads through the descriptor.
-var unpacked = sync.OnceValues(func() (*os.File, error) {
+var unpacked = sync.OnceValues(func() (path string, err error) {
 	for _, name := range companions {
 		if err := load(name); err != nil {
-			return nil, err
+			return "", err
 		}
 	}
 	return unpack("libonnxruntime.so")
@@ -53,12 +51,11 @@ func load(name string) error {
 	if open(name) == nil {
 		return nil
 	}
-	file, err := unpack(name)
+	path, err := unpack(name)
 	if err != nil {
 		return err
 	}
-	defer file.Close() // the mapping stays
-	return open(memoryPath(file))
+	return open(path)
 }
 
 func open(library string) error {
@@ -70,27 +67,31 @@ func open(library string) error {
 	return nil
 }
 
-// unpack unpacks an embedded library into a file in memory.
-func unpack(name string) (*os.File, error) {
+// unpack unpacks an embedded library into a file in memory and returns its
+// path. The file stays open for the life of the process: the dynamic linker
+// knows libraries by their paths, so that none may be used for a second one.
+func unpack(name string) (path string, err error) {
 	packed, err := embedded.ReadFile("embedded/" + name + ".zst")
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	r, err := zstd.NewReader(bytes.NewReader(packed))
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	defer r.Close()
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
 	if err != nil {
-		return nil, fmt.Errorf("cannot make a file in memory: %w", err)
+		return "", fmt.Errorf("cannot make a file in memory: %w", err)
 	}
-	file := os.NewFile(uintptr(fd), name)
-	if _, err := r.WriteTo(file); err != nil {
-		file.Close()
-		return nil, err
+	if _, err := r.WriteTo(memory(fd)); err != nil {
+		return "", err
 	}
-	return file, nil
+	return fmt.Sprintf("/proc/self/fd/%d", fd), nil
 }
 
-func memoryPath(file *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", file.Fd()) }
+// memory is the descriptor of a file in memory.
+type memory int
+
+// Write implements io.Writer.
+func (fd memory) Write(p []byte) (int, error) { return unix.Write(int(fd), p) }
