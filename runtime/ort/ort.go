@@ -112,6 +112,11 @@ func Open(cfg Config) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The published library sends usage data to its makers and keeps files for
+	// that in the user's cache. What is served here is nobody else's business.
+	if err := os.Setenv("ORT_DISABLE_TELEMETRY", "1"); err != nil {
+		return nil, fmt.Errorf("%w: cannot switch its telemetry off: %w", ErrLibrary, err)
+	}
 	path := C.CString(cfg.Library)
 	defer C.free(unsafe.Pointer(path))
 	var e C.mr_error
