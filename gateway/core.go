@@ -9,6 +9,7 @@
 package gateway
 
 import (
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -75,6 +76,7 @@ type Exchange struct {
 	bytes int64  // counted in bytesInFlight
 	body  []byte // memory for the body as it came
 	plain []byte // memory for the body without its Content-Encoding
+	out   []byte // memory for the answer as the lane sends it
 }
 
 // keepBody bounds the memory for bodies that an idle Exchange keeps.
@@ -117,6 +119,26 @@ func (c *Core) Begin(name, version []byte, p Protocol) (*Exchange, error) {
 	return x, nil
 }
 
+// admit opens an Exchange for a plain request and reserves its body.
+func (c *Core) admit(h *head) (*Exchange, error) {
+	x, err := c.Begin(h.model, h.version, ProtocolHTTP)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Reserve(x, int64(h.body)); err != nil {
+		if err == ErrTooLarge {
+			err = c.tooLarge()
+		}
+		c.Finish(x, err)
+		return nil, err
+	}
+	return x, nil
+}
+
+func (c *Core) tooLarge() error {
+	return fmt.Errorf("%w: the body may have at most %d bytes", ErrTooLarge, c.cfg.MaxBodyBytes)
+}
+
 // Reserve counts n more bytes of body in. It returns ErrTooLarge when the
 // request has more than one may have, ErrOverloaded when all have.
 func (c *Core) Reserve(x *Exchange, n int64) error {
@@ -142,8 +164,47 @@ func (x *Exchange) Deadline(after int64) {
 	}
 }
 
+// decode makes tensors of a body whose JSON part has jsonLen bytes: -1 for
+// all, 0 for a raw body.
+func (x *Exchange) decode(body []byte, jsonLen int) error {
+	if jsonLen == 0 {
+		return wire.DecodeRaw(&x.Request, x.Version.Signature(), body)
+	}
+	return wire.Decode(&x.Request, x.Version.Signature(), body, jsonLen)
+}
+
 // Infer runs the decoded request. When it returns nil, x.Answer is set.
 func (c *Core) Infer(x *Exchange) error {
+	if err := c.prepare(x); err != nil {
+		return err
+	}
+	if err := x.Version.Do(&x.Ticket); err != nil {
+		return err
+	}
+	x.collect()
+	return nil
+}
+
+// submit is Infer for a request with a Waiter, which calls outcome.
+func (c *Core) submit(x *Exchange, w batch.Waiter) error {
+	if err := c.prepare(x); err != nil {
+		return err
+	}
+	x.Ticket.Waiter = w
+	return x.Version.Submit(&x.Ticket)
+}
+
+// outcome ends a submit: when it returns nil, x.Answer is set.
+func (x *Exchange) outcome() error {
+	if err := model.Outcome(&x.Ticket); err != nil {
+		return err
+	}
+	x.collect()
+	return nil
+}
+
+// prepare fills in the ticket.
+func (c *Core) prepare(x *Exchange) error {
 	r, t := &x.Request, &x.Ticket
 	if r.Sequence {
 		return ErrUnsupported
@@ -154,20 +215,26 @@ func (c *Core) Infer(x *Exchange) error {
 	}
 	t.Priority = int(min(r.Priority, 1<<20))
 	t.Inputs = r.Inputs
-	if err := x.Version.Do(t); err != nil {
-		return err
-	}
+	return nil
+}
+
+// collect makes the answer of the ticket's outputs.
+func (x *Exchange) collect() {
 	x.Answer = wire.Answer{
 		Model: x.Version.Name(), Version: x.Version.Version(),
-		Sig: x.Version.Signature(), Outputs: t.Outputs,
+		Sig: x.Version.Signature(), Outputs: x.Ticket.Outputs,
 	}
-	return nil
 }
 
 // Finish counts what became of the request and gives everything back. x must
 // not be used afterwards.
 func (c *Core) Finish(x *Exchange, err error) {
 	c.metrics.finish(x, err)
+	c.free(x)
+}
+
+// free gives back what has been counted.
+func (c *Core) free(x *Exchange) {
 	x.Ticket.Release()
 	if x.Version != nil {
 		x.Version.Release()
@@ -183,6 +250,9 @@ func (c *Core) Finish(x *Exchange, err error) {
 	}
 	if cap(x.plain) > keepBody {
 		x.plain = nil
+	}
+	if cap(x.out) > keepBody {
+		x.out = nil
 	}
 	c.exchanges.Put(x)
 	c.inFlight.Add(-1)

@@ -38,6 +38,53 @@ func (h *HTTP) decompress(ctx *fasthttp.RequestCtx, x *Exchange, body []byte) ([
 	return x.plain, err
 }
 
+// encoding is how a body is compressed.
+type encoding uint8
+
+const (
+	identity encoding = iota
+	gzipped
+	deflated
+)
+
+// name returns what Content-Encoding calls it.
+func (e encoding) name() string { return [...]string{"identity", "gzip", "deflate"}[e] }
+
+// accepted returns the encoding to use for a client that accepts these: gzip
+// where it may be chosen. A quality of 0 forbids one; others do not rank them.
+func accepted(accept []byte) encoding {
+	best := identity
+	for part := range bytes.SplitSeq(accept, []byte(",")) {
+		name, quality, _ := bytes.Cut(part, []byte(";"))
+		quality = bytes.TrimSpace(quality)
+		if bytes.HasPrefix(quality, []byte("q=0")) && len(bytes.Trim(quality[3:], ".0")) == 0 {
+			continue
+		}
+		switch name = bytes.TrimSpace(name); {
+		case isName(name, "gzip"):
+			return gzipped
+		case isName(name, "deflate"):
+			best = deflated
+		}
+	}
+	return best
+}
+
+// compressFrom is the least body that is worth compressing: below, the
+// headers weigh as much as what is saved.
+const compressFrom = 1 << 10
+
+// compress appends the encoded body to dst; nil says to send it as it is.
+func compress(dst, body []byte, e encoding) []byte {
+	if e == identity || len(body) < compressFrom {
+		return nil
+	}
+	if e == gzipped {
+		return fasthttp.AppendGzipBytes(dst, body)
+	}
+	return fasthttp.AppendDeflateBytes(dst, body)
+}
+
 // clip bounds what is repeated of a client's words.
 func clip(s []byte) []byte {
 	if len(s) > 64 {

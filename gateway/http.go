@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"strconv"
 	"sync"
 	"time"
@@ -22,6 +23,7 @@ type HTTPConfig struct {
 	Connections int           // open at once
 	ReadTimeout time.Duration // for header and body of one request
 	IdleTimeout time.Duration // between two requests
+	Pollers     int           // goroutines that take plain requests in
 }
 
 // DefaultHTTPConfig returns the values for a server about which nothing is known.
@@ -29,27 +31,31 @@ func DefaultHTTPConfig() HTTPConfig {
 	return HTTPConfig{
 		HeaderBytes: 16 << 10, Connections: 16 << 10,
 		ReadTimeout: time.Minute, IdleTimeout: 5 * time.Minute,
+		Pollers: runtime.GOMAXPROCS(0),
 	}
 }
 
 // HTTP serves the REST dialects on a Core. It may be used concurrently.
+//
+// Connections are with the lane, which answers plain inference requests;
+// all others go to one fasthttp server. See docs/architecture.md.
 type HTTP struct {
 	core   *Core
 	log    *slog.Logger
 	server fasthttp.Server
+	lane   *lane
 
 	mu        sync.Mutex
 	listeners []net.Listener // Guarded by mu.
-	conns     map[net.Conn]struct{}
 }
 
-// NewHTTP returns a front on core; Serve starts it.
-func NewHTTP(core *Core, cfg HTTPConfig, log *slog.Logger) *HTTP {
-	h := &HTTP{core: core, log: log, conns: make(map[net.Conn]struct{})}
+// NewHTTP returns a front on core; Serve starts it, Shutdown ends it.
+func NewHTTP(core *Core, cfg HTTPConfig, log *slog.Logger) (*HTTP, error) {
+	h := &HTTP{core: core, log: log}
 	h.server = fasthttp.Server{
 		Handler:               h.handle,
 		ErrorHandler:          h.refuse,
-		ConnState:             h.track,
+		ConnState:             track,
 		Logger:                quiet{},
 		NoDefaultServerHeader: true,
 		NoDefaultContentType:  true,
@@ -63,7 +69,16 @@ func NewHTTP(core *Core, cfg HTTPConfig, log *slog.Logger) *HTTP {
 		// Bodies are read by the handler, which bounds them; see readBody.
 		MaxRequestBodySize: 1 << 40,
 	}
-	return h
+	var err error
+	if h.lane, err = newLane(core, cfg, log); err != nil {
+		return nil, err
+	}
+	go func() {
+		if err := h.server.Serve(&h.lane.other); err != nil {
+			log.Error("HTTP has ended", "error", err)
+		}
+	}()
+	return h, nil
 }
 
 // quiet drops fasthttp's log lines: each is about one client's connection and
@@ -77,7 +92,7 @@ func (h *HTTP) Serve(ln net.Listener) error {
 	h.mu.Lock()
 	h.listeners = append(h.listeners, ln)
 	h.mu.Unlock()
-	if err := h.server.Serve(ln); err != nil {
+	if err := h.lane.accept(ln); err != nil {
 		return fmt.Errorf("cannot serve HTTP on %s: %w", ln.Addr(), err)
 	}
 	return nil
@@ -86,39 +101,26 @@ func (h *HTTP) Serve(ln net.Listener) error {
 // Shutdown stops listening, answers what is under way, and closes what is left
 // open when ctx is done.
 func (h *HTTP) Shutdown(ctx context.Context) error {
-	err := h.server.ShutdownWithContext(ctx)
+	h.lane.closing.Store(true)
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	for c := range h.conns {
-		_ = c.Close()
+	for _, ln := range h.listeners {
+		_ = ln.Close()
 	}
-	return err
-}
-
-func (h *HTTP) track(c net.Conn, s fasthttp.ConnState) {
-	switch s {
-	case fasthttp.StateNew:
-		h.mu.Lock()
-		h.conns[c] = struct{}{}
-		h.mu.Unlock()
-	case fasthttp.StateClosed, fasthttp.StateHijacked:
-		h.mu.Lock()
-		delete(h.conns, c)
-		h.mu.Unlock()
-	}
+	h.mu.Unlock()
+	err := h.lane.shutdown(ctx)
+	return errors.Join(err, h.server.ShutdownWithContext(ctx))
 }
 
 // refuse answers what fasthttp could not read as a request.
 func (h *HTTP) refuse(ctx *fasthttp.RequestCtx, err error) {
 	var small *fasthttp.ErrSmallBuffer
-	var timeout net.Error
 	status, text := 400, "cannot read the request: malformed HTTP"
 	switch {
 	case errors.As(err, &small):
 		status, text = 431, "request header is larger than "+
 			strconv.Itoa(h.server.ReadBufferSize)+" bytes"
-	case errors.As(err, &timeout) && timeout.Timeout():
-		status, text = 408, "the request did not arrive in time"
+	case isTimeout(err):
+		status, text = 408, ErrTooSlow.Error()
 	}
 	h.core.metrics.refuse(status)
 	h.writeError(ctx, status, text)
@@ -157,22 +159,18 @@ var (
 
 // fail answers with the status and text of err.
 func (h *HTTP) fail(ctx *fasthttp.RequestCtx, err error) {
-	o, text := Classify(err)
-	status := o.HTTP
-	switch status {
-	case 429:
-		status = h.core.cfg.ShedStatus
+	f := h.core.failure(err)
+	if f.retry {
 		ctx.Response.Header.Set("Retry-After", "1")
-	case 415:
+	}
+	if f.status == 415 {
 		ctx.Response.Header.Set("Accept-Encoding", "gzip, deflate")
-	case 500:
-		h.log.Error("request failed", "error", err)
 	}
 	// What is left of the body is not read: the connection cannot be used again.
 	if n := ctx.Request.Header.ContentLength(); n == -1 || n > prefetched {
 		ctx.SetConnectionClose()
 	}
-	h.writeError(ctx, status, text)
+	h.writeError(ctx, f.status, f.text)
 }
 
 func (h *HTTP) writeError(ctx *fasthttp.RequestCtx, status int, text string) {

@@ -1,9 +1,10 @@
 package gateway
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strconv"
 
 	"github.com/valyala/fasthttp"
@@ -54,13 +55,7 @@ func (h *HTTP) exchange(ctx *fasthttp.RequestCtx, x *Exchange) error {
 	if err != nil {
 		return err
 	}
-	sig := x.Version.Signature()
-	if jsonLen == 0 {
-		err = wire.DecodeRaw(&x.Request, sig, body)
-	} else {
-		err = wire.Decode(&x.Request, sig, body, jsonLen)
-	}
-	if err != nil {
+	if err := x.decode(body, jsonLen); err != nil {
 		return err
 	}
 	if err := h.core.Infer(x); err != nil {
@@ -97,7 +92,7 @@ func (h *HTTP) readBody(ctx *fasthttp.RequestCtx, x *Exchange) ([]byte, error) {
 		return x.body, nil
 	}
 	if int64(length) > h.core.cfg.MaxBodyBytes {
-		return nil, h.tooLarge()
+		return nil, h.core.tooLarge()
 	}
 	if length > 0 {
 		if err := h.core.Reserve(x, int64(length)); err != nil {
@@ -107,7 +102,9 @@ func (h *HTTP) readBody(ctx *fasthttp.RequestCtx, x *Exchange) ([]byte, error) {
 			x.body = make([]byte, length)
 		}
 		x.body = x.body[:length]
-		if _, err := io.ReadFull(stream, x.body); err != nil {
+		if _, err := io.ReadFull(stream, x.body); isTimeout(err) {
+			return nil, ErrTooSlow
+		} else if err != nil {
 			return nil, fmt.Errorf("%w: the body ended before its Content-Length", wire.ErrBadRequest)
 		}
 		return x.body, nil
@@ -115,10 +112,6 @@ func (h *HTTP) readBody(ctx *fasthttp.RequestCtx, x *Exchange) ([]byte, error) {
 	var err error
 	x.body, err = h.readAll(x, stream, x.body)
 	return x.body, err
-}
-
-func (h *HTTP) tooLarge() error {
-	return fmt.Errorf("%w: the body may have at most %d bytes", ErrTooLarge, h.core.cfg.MaxBodyBytes)
 }
 
 // readAll appends all of r, of unknown length, to dst.
@@ -132,7 +125,7 @@ func (h *HTTP) readAll(x *Exchange, r io.Reader, dst []byte) ([]byte, error) {
 		n, err := r.Read(dst[len(dst):cap(dst)])
 		if n > 0 {
 			if err := h.core.Reserve(x, int64(n)); err == ErrTooLarge {
-				return dst, h.tooLarge()
+				return dst, h.core.tooLarge()
 			} else if err != nil {
 				return dst, err
 			}
@@ -141,10 +134,18 @@ func (h *HTTP) readAll(x *Exchange, r io.Reader, dst []byte) ([]byte, error) {
 		if err == io.EOF {
 			return dst, nil
 		}
+		if isTimeout(err) {
+			return dst, ErrTooSlow
+		}
 		if err != nil {
 			return dst, fmt.Errorf("%w: cannot read the body: %v", wire.ErrBadRequest, err)
 		}
 	}
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // answer encodes the outputs into the response.
@@ -163,33 +164,10 @@ func (h *HTTP) answer(ctx *fasthttp.RequestCtx, x *Exchange) error {
 		var digits [20]byte
 		ctx.Response.Header.SetBytesV(headerLength, strconv.AppendInt(digits[:0], int64(jsonLen), 10))
 	}
-	if accept := ctx.Request.Header.Peek("Accept-Encoding"); len(accept) > 0 {
-		compress(ctx, accept)
+	accept := accepted(ctx.Request.Header.Peek("Accept-Encoding"))
+	if packed := compress(nil, body, accept); packed != nil {
+		ctx.Response.Header.SetBytesV("Content-Encoding", []byte(accept.name()))
+		ctx.Response.SetBodyRaw(packed)
 	}
 	return nil
-}
-
-// compressFrom is the least body that is worth compressing: below, the
-// headers weigh as much as what is saved.
-const compressFrom = 1 << 10
-
-// compress encodes the body as the client accepts it. Clients that send no
-// Accept-Encoding, or identity, get it as it is.
-func compress(ctx *fasthttp.RequestCtx, accept []byte) {
-	body := ctx.Response.Body()
-	if len(body) < compressFrom {
-		return
-	}
-	var out []byte
-	switch {
-	case bytes.Contains(accept, []byte("gzip")):
-		out = fasthttp.AppendGzipBytes(nil, body)
-		ctx.Response.Header.Set("Content-Encoding", "gzip")
-	case bytes.Contains(accept, []byte("deflate")):
-		out = fasthttp.AppendDeflateBytes(nil, body)
-		ctx.Response.Header.Set("Content-Encoding", "deflate")
-	default:
-		return
-	}
-	ctx.Response.SetBodyRaw(out)
 }

@@ -3,7 +3,9 @@ package gateway
 import (
 	"context"
 	"errors"
+	"strconv"
 
+	"github.com/valyala/fasthttp"
 	"google.golang.org/grpc/codes"
 
 	"github.com/millrace-ml/millrace/gateway/wire"
@@ -14,6 +16,8 @@ import (
 var (
 	// ErrTooLarge is returned for a body or message over the configured bound.
 	ErrTooLarge = errors.New("gateway: request too large")
+	// ErrTooSlow is returned for a request that did not arrive in time.
+	ErrTooSlow = errors.New("the request did not arrive in time")
 	// ErrOverloaded is returned when more requests or bytes are in flight than may be.
 	ErrOverloaded = errors.New("gateway: too much in flight")
 	// ErrEncoding is returned for a Content-Encoding that is not known.
@@ -62,6 +66,7 @@ var outcomes = [...]struct {
 	{context.Canceled, Outcome{499, codes.Canceled, "canceled", ""}},
 	{context.DeadlineExceeded, Outcome{504, codes.DeadlineExceeded, "deadline", ""}},
 	{ErrTooLarge, Outcome{413, codes.ResourceExhausted, "too_large", ""}},
+	{ErrTooSlow, Outcome{408, codes.DeadlineExceeded, "too_slow", ""}},
 	{ErrOverloaded, Outcome{429, codes.ResourceExhausted, "overloaded", ""}},
 	{ErrEncoding, Outcome{415, codes.Unimplemented, "bad_encoding", ""}},
 	{ErrNotFound, Outcome{404, codes.NotFound, "not_found", ""}},
@@ -113,4 +118,45 @@ func clientText(err error) string {
 		text = text[:maxText] + " ..."
 	}
 	return text
+}
+
+// failure is the answer to a request that failed.
+type failure struct {
+	status int
+	text   string
+	retry  bool // the client may try again soon
+	last   bool // the connection closes
+}
+
+// failure returns the answer to an error, and logs what is the server's own fault.
+func (c *Core) failure(err error) failure {
+	o, text := Classify(err)
+	f := failure{status: o.HTTP, text: text, retry: o.HTTP == 429}
+	if f.retry {
+		f.status = c.cfg.ShedStatus
+	}
+	if f.status == 500 {
+		c.log.Error("request failed", "error", err)
+	}
+	return f
+}
+
+// append appends the answer as it is sent.
+func (f *failure) append(dst []byte) []byte {
+	body := wire.AppendError(nil, f.text)
+	dst = append(dst, "HTTP/1.1 "...)
+	dst = strconv.AppendInt(dst, int64(f.status), 10)
+	dst = append(dst, ' ')
+	dst = append(dst, fasthttp.StatusMessage(f.status)...)
+	dst = append(dst, "\r\nContent-Type: application/json"...)
+	if f.retry {
+		dst = append(dst, "\r\nRetry-After: 1"...)
+	}
+	if f.last {
+		dst = append(dst, "\r\nConnection: close"...)
+	}
+	dst = append(dst, "\r\nContent-Length: "...)
+	dst = strconv.AppendInt(dst, int64(len(body)), 10)
+	dst = append(dst, "\r\n\r\n"...)
+	return append(dst, body...)
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,8 +28,17 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// serve serves the models of a folder on an in-memory listener.
-func serve(t *testing.T, mode model.Mode, folder string) (*fasthttp.Client, *gateway.Core) {
+// server is a front on two listeners: what comes through address is for the
+// lane, what comes through memory, which is no socket, is not.
+type server struct {
+	core            *gateway.Core
+	front           *gateway.HTTP
+	address         string
+	network, memory *fasthttp.Client
+}
+
+// serve serves the models of a folder until the test ends.
+func serve(t *testing.T, mode model.Mode, folder string, set func(*gateway.Config, *gateway.HTTPConfig)) *server {
 	t.Helper()
 	found, err := ort.FindLibrary("")
 	if err != nil {
@@ -46,25 +56,45 @@ func serve(t *testing.T, mode model.Mode, folder string) (*fasthttp.Client, *gat
 	if err != nil {
 		t.Fatal(err)
 	}
-	core := gateway.New(gateway.DefaultConfig(), models, log)
-	front := gateway.NewHTTP(core, gateway.DefaultHTTPConfig(), log)
-	ln := fasthttputil.NewInmemoryListener()
-	done := make(chan error, 1)
-	go func() { done <- front.Serve(ln) }()
+	cfg, httpCfg := gateway.DefaultConfig(), gateway.DefaultHTTPConfig()
+	if set != nil {
+		set(&cfg, &httpCfg)
+	}
+	core := gateway.New(cfg, models, log)
+	front, err := gateway.NewHTTP(core, httpCfg, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory := fasthttputil.NewInmemoryListener()
+	network, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	for _, ln := range []net.Listener{network, memory} {
+		serving.Go(func() {
+			if err := front.Serve(ln); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		if err := front.Shutdown(ctx); err != nil {
 			t.Errorf("cannot shut down: %v", err)
 		}
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		serving.Wait()
 		if err := models.Close(ctx); err != nil {
 			t.Error(err)
 		}
 	})
-	return &fasthttp.Client{Dial: func(string) (net.Conn, error) { return ln.Dial() }}, core
+	address := network.Addr().String()
+	return &server{
+		core: core, front: front, address: address,
+		network: &fasthttp.Client{Dial: func(string) (net.Conn, error) { return net.Dial("tcp", address) }},
+		memory:  &fasthttp.Client{Dial: func(string) (net.Conn, error) { return memory.Dial() }},
+	}
 }
 
 // post sends a body and returns status and answer.
@@ -93,7 +123,7 @@ type answer struct {
 // answers against those of the library that trained it.
 func TestSampleModels(t *testing.T) {
 	const folder = "../configs/models"
-	client, _ := serve(t, model.ModeNone, folder)
+	s := serve(t, model.ModeNone, folder, nil)
 	files, err := filepath.Glob(filepath.Join(folder, "*", "expected.json"))
 	if err != nil || len(files) < 9 {
 		t.Fatalf("found %d files of expected answers: %v", len(files), err)
@@ -116,15 +146,17 @@ func TestSampleModels(t *testing.T) {
 				t.Fatal(err)
 			}
 			for i, c := range expected.Cases {
-				status, body := post(t, client, "/v2/models/"+name+"/infer", c.Request)
-				if status != 200 {
-					t.Fatalf("case %d: status %d: %s", i, status, body)
+				for _, client := range []*fasthttp.Client{s.network, s.memory} {
+					status, body := post(t, client, "/v2/models/"+name+"/infer", c.Request)
+					if status != 200 {
+						t.Fatalf("case %d: status %d: %s", i, status, body)
+					}
+					var got answer
+					if err := json.Unmarshal(body, &got); err != nil {
+						t.Fatalf("case %d: %v: %s", i, err, body)
+					}
+					compare(t, got, c.Response, tolerance{c.Rtol, c.Atol})
 				}
-				var got answer
-				if err := json.Unmarshal(body, &got); err != nil {
-					t.Fatalf("case %d: %v: %s", i, err, body)
-				}
-				compare(t, got, c.Response, tolerance{c.Rtol, c.Atol})
 			}
 		})
 	}

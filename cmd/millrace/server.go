@@ -67,8 +67,13 @@ func startServer(ctx context.Context, cfg config.Config, log *slog.Logger, level
 		return nil, err
 	}
 	for i := range s.fronts {
+		if err := s.equip(&s.fronts[i]); err != nil {
+			s.closeListeners()
+			return nil, err
+		}
+	}
+	for i := range s.fronts {
 		f := &s.fronts[i]
-		s.equip(f)
 		s.wait.Go(func() {
 			if err := f.serve(f.listener); err != nil {
 				s.failed <- err
@@ -104,14 +109,17 @@ func openRuntime(library string, log *slog.Logger, level slog.Level) (*ort.Runti
 }
 
 // equip gives a front what answers on it.
-func (s *server) equip(f *front) {
+func (s *server) equip(f *front) error {
 	limits := &s.cfg.Server.Limits
 	switch f.name {
 	case "http":
-		h := gateway.NewHTTP(s.core, gateway.HTTPConfig{
-			HeaderBytes: int(limits.HeaderBytes), Connections: limits.Connections,
-			ReadTimeout: limits.ReadTimeout, IdleTimeout: limits.IdleTimeout,
-		}, s.log)
+		c := gateway.DefaultHTTPConfig()
+		c.HeaderBytes, c.Connections = int(limits.HeaderBytes), limits.Connections
+		c.ReadTimeout, c.IdleTimeout = limits.ReadTimeout, limits.IdleTimeout
+		h, err := gateway.NewHTTP(s.core, c, s.log)
+		if err != nil {
+			return err
+		}
 		f.serve, f.shutdown = h.Serve, h.Shutdown
 	case "grpc":
 		c := grpc.DefaultConfig()
@@ -128,6 +136,7 @@ func (s *server) equip(f *front) {
 			return nil
 		}
 	}
+	return nil
 }
 
 // adminHandler serves what is not for clients.

@@ -82,7 +82,10 @@ func serve(t *testing.T) (httpAddress, grpcAddress string) {
 		t.Fatal(err)
 	}
 	core := gateway.New(gateway.DefaultConfig(), models, log)
-	front := gateway.NewHTTP(core, gateway.DefaultHTTPConfig(), log)
+	front, err := gateway.NewHTTP(core, gateway.DefaultHTTPConfig(), log)
+	if err != nil {
+		t.Fatal(err)
+	}
 	rpc := millgrpc.New(core, millgrpc.DefaultConfig(), log)
 	var addresses []string
 	for _, serve := range []func(net.Listener) error{front.Serve, rpc.Serve} {

@@ -7,6 +7,10 @@
 // waiting request becomes the leader of the next run and does it for all that
 // are in it.
 //
+// [Batcher.Submit] is Do for callers that cannot wait, such as an event loop:
+// it leaves tickets in the queue, [Batcher.Drive] runs what is there, and each
+// ticket's [Waiter] is told of its end.
+//
 // The default is greedy: an idle model never waits. What has gathered while a
 // run was under way goes into the next one, up to the size that costs least
 // a row, which is learned while serving (see costs).
@@ -20,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/millrace-ml/millrace/runtime/tensor"
 )
@@ -50,6 +55,8 @@ type Batcher struct {
 	costs     costs
 	stats     counters
 	full      chan struct{} // capacity 1: a waiting leader has company enough
+
+	slow atomic.Bool // see Slow
 }
 
 // New returns a batcher for a model with this signature.
@@ -64,6 +71,7 @@ func New(cfg Config, sig *tensor.Signature, engine Engine) (*Batcher, error) {
 	b := &Batcher{cfg: cfg, sig: sig, engine: engine, full: make(chan struct{}, 1)}
 	b.q.levels = make([]list, max(cfg.PriorityLevels, 1)+1)
 	b.costs.best = 1
+	b.slow.Store(true)
 	return b, nil
 }
 
@@ -90,12 +98,60 @@ func (b *Batcher) Do(t *Ticket) error {
 		b.mu.Unlock()
 		b.wait(t)
 	}
-	t.stopTimer()
-	if t.err == nil && t.Deadline != 0 && t.Deadline < t.Times.End {
-		return ErrDeadline
-	}
-	return t.err
+	return t.Outcome()
 }
+
+// Submit puts a ticket with a Waiter into the queue and returns. When it
+// returns nil, the Waiter will be told, as soon as Drive has run what is
+// there; the ticket is not the caller's meanwhile. Errors are those of Do.
+func (b *Batcher) Submit(t *Ticket) error {
+	t.Times = Times{Queued: Now()}
+	t.batcher, t.err = b, nil
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.admit(t); err != nil {
+		return err
+	}
+	t.startTimer()
+	b.enqueue(t)
+	if b.cfg.MaxQueueDelay > 0 {
+		b.promote()
+	}
+	return nil
+}
+
+// Drive runs submitted tickets on this goroutine until none waits or as many
+// runs are under way as may. It never waits for company: with MaxQueueDelay
+// another goroutine does, and Drive returns at once.
+func (b *Batcher) Drive() {
+	if b.cfg.MaxQueueDelay == 0 {
+		b.drive()
+	}
+}
+
+// maxDrive bounds the runs that one call of Drive does: its caller has other
+// things to do.
+const maxDrive = 64
+
+func (b *Batcher) drive() {
+	for range maxDrive {
+		b.mu.Lock()
+		t := b.q.first()
+		if t == nil || t.Waiter == nil || b.running >= b.cfg.MaxRuns || b.gathering {
+			b.mu.Unlock()
+			return
+		}
+		b.running++
+		b.q.remove(t)
+		b.mu.Unlock()
+		b.lead(t)
+	}
+	go b.drive()
+}
+
+// Slow says whether a run takes so long that who drives it must not be the
+// only one who takes requests in.
+func (b *Batcher) Slow() bool { return b.slow.Load() }
 
 // admit says whether the ticket may enter. Callers hold mu.
 func (b *Batcher) admit(t *Ticket) error {
@@ -150,7 +206,7 @@ func (b *Batcher) policy(level int) QueuePolicy {
 
 // enqueue makes the ticket wait. Callers hold mu.
 func (b *Batcher) enqueue(t *Ticket) {
-	if t.wake == nil {
+	if t.wake == nil && t.Waiter == nil {
 		t.wake = make(chan signal, 1)
 	}
 	b.q.push(t)
@@ -178,8 +234,9 @@ func (b *Batcher) wait(t *Ticket) {
 	}
 }
 
-// expire is called when a ticket's time is over.
-func (b *Batcher) expire(t *Ticket) {
+// expire is called when a ticket's time is over. It says whether the ticket's
+// Waiter is to be told.
+func (b *Batcher) expire(t *Ticket) bool {
 	b.mu.Lock()
 	deadlineOver := t.Deadline != 0 && t.Deadline <= Now()
 	if t.state == queued && !deadlineOver && b.policy(t.level).Delay {
@@ -187,16 +244,16 @@ func (b *Batcher) expire(t *Ticket) {
 		t.level = len(b.q.levels) - 1
 		b.q.push(t)
 		b.mu.Unlock()
-		return
+		return false
 	}
 	b.mu.Unlock()
-	b.giveUp(t, ErrDeadline)
+	return b.giveUp(t, ErrDeadline)
 }
 
 // giveUp ends the waiting of a ticket with err if it is still in the queue. If
 // it is in a run, the run goes on while others wait for it, and is stopped
-// when nobody does.
-func (b *Batcher) giveUp(t *Ticket, err error) {
+// when nobody does. It says whether a Waiter is to be told.
+func (b *Batcher) giveUp(t *Ticket, err error) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch r := t.run; {
@@ -209,12 +266,16 @@ func (b *Batcher) giveUp(t *Ticket, err error) {
 		} else {
 			b.stats.canceled++
 		}
+		if t.Waiter != nil {
+			return true
+		}
 		t.wake <- finished
 	case r != nil && r.underWay:
 		if r.wanted--; r.wanted == 0 {
 			r.call.Terminate()
 		}
 	}
+	return false
 }
 
 // promote lets the first waiting ticket lead a run, if one more may be under
@@ -223,10 +284,13 @@ func (b *Batcher) promote() {
 	if b.running >= b.cfg.MaxRuns || b.gathering {
 		return
 	}
-	if t := b.q.first(); t != nil {
+	switch t := b.q.first(); {
+	case t == nil:
+	case t.Waiter != nil:
+		go b.drive()
+	default:
 		b.running++
 		b.q.remove(t)
-		t.state = taken
 		t.wake <- lead
 	}
 }

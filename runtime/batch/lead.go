@@ -18,6 +18,9 @@ func (b *Batcher) lead(t *Ticket) {
 		b.running--
 		b.promote()
 		b.mu.Unlock()
+		if t.Waiter != nil {
+			t.Waiter.Finished()
+		}
 		return
 	}
 	b.gather(t)
@@ -54,9 +57,10 @@ const maxYields = 32
 // gather gives company the chance to arrive: requests that lie ready in other
 // goroutines are let in first, as long as more keep coming; the processor is
 // not idle meanwhile, and a request that is alone gets the processor back at
-// once. With MaxQueueDelay it also waits for that long.
+// once. Who drives has let all in beforehand. With MaxQueueDelay either also
+// waits for that long.
 func (b *Batcher) gather(t *Ticket) {
-	if b.cfg.MaxBatchSize <= 1 {
+	if b.cfg.MaxBatchSize <= 1 || t.Waiter != nil && b.cfg.MaxQueueDelay == 0 {
 		return
 	}
 	b.mu.Lock()
@@ -67,7 +71,7 @@ func (b *Batcher) gather(t *Ticket) {
 	}
 	b.gathering = true
 	b.mu.Unlock()
-	for i := 0; i < maxYields && rows < limit; i++ {
+	for i := 0; t.Waiter == nil && i < maxYields && rows < limit; i++ {
 		runtime.Gosched()
 		b.mu.Lock()
 		now := b.q.rows + t.Rows
@@ -160,22 +164,39 @@ func (b *Batcher) take(r *run, t *Ticket) {
 	}
 }
 
+// slowRun is how long a run may take that holds up other models' requests.
+const slowRun = 500 * time.Microsecond
+
 // finish hands the answers to the tickets, wakes them and lets the next run start.
 func (b *Batcher) finish(r *run) {
+	d := time.Duration(r.times.OutputStart - r.times.InputEnd)
+	if slow := d > slowRun; slow != b.slow.Load() {
+		b.slow.Store(slow)
+	}
+	first := r.tickets[0]
 	b.mu.Lock()
 	r.underWay = false
 	b.running--
 	b.stats.add(r)
 	if r.err == nil {
-		d := time.Duration(r.times.OutputStart - r.times.InputEnd)
 		b.costs.observe(r.rows, d)
 	}
-	b.promote()
+	if next := b.q.first(); first.Waiter == nil || next != nil && next.Waiter == nil {
+		b.promote() // else drive goes on with what waits
+	}
 	for _, t := range r.tickets {
 		t.state = outside
 	}
 	b.mu.Unlock()
 	for _, t := range r.tickets[1:] {
-		t.wake <- finished
+		if t.Waiter != nil {
+			t.Waiter.Finished()
+		} else {
+			t.wake <- finished
+		}
+	}
+	// The last, since the run is free for another when all are released.
+	if first.Waiter != nil {
+		first.Waiter.Finished()
 	}
 }

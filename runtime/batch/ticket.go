@@ -46,6 +46,7 @@ type Ticket struct {
 	Priority int             // 1 is the highest, 0 the default level
 	Deadline int64           // as Now; 0 for none
 	Cancel   <-chan struct{} // closed when the client has left; nil for never
+	Waiter   Waiter          // told of the end of a Submit; nil for Do
 
 	// Set by Do. Outputs, in the order of the signature, are valid until Release.
 	Outputs   []tensor.Tensor
@@ -65,6 +66,23 @@ type Ticket struct {
 	timerDone  chan struct{}
 	shapes     []int64 // memory of Outputs' shapes
 	mem        tensor.Arena
+}
+
+// Waiter is who submitted a ticket.
+type Waiter interface {
+	// Finished is called once, from any goroutine, when the ticket is the
+	// caller's again. It must take the ticket's Outcome, and not block.
+	Finished()
+}
+
+// Outcome returns what became of a submitted ticket, as Do does. It is called
+// once, after Finished.
+func (t *Ticket) Outcome() error {
+	t.stopTimer()
+	if t.err == nil && t.Deadline != 0 && t.Deadline < t.Times.End {
+		return ErrDeadline
+	}
+	return t.err
 }
 
 // state says where a ticket is. Guarded by Batcher.mu.
@@ -96,7 +114,7 @@ func (t *Ticket) Release() {
 	}
 	t.Inputs = nil
 	t.Outputs = t.Outputs[:0]
-	t.Cancel = nil
+	t.Cancel, t.Waiter = nil, nil
 	t.Deadline, t.Priority, t.Rows, t.BatchRows = 0, 0, 0, 0
 	t.err = nil
 	t.mem.Reset(keepScratch)
@@ -126,8 +144,11 @@ func (t *Ticket) startTimer() {
 	}
 	t.timerDone = make(chan struct{}, 1)
 	t.timer = time.AfterFunc(d, func() {
-		t.batcher.expire(t)
+		ended := t.batcher.expire(t)
 		t.timerDone <- struct{}{}
+		if ended {
+			t.Waiter.Finished()
+		}
 	})
 }
 

@@ -118,14 +118,40 @@ func (e engine) NewCall() (batch.Call, error) { return e.Session.NewCall() }
 
 // Do checks the inputs of t against the signature, sets its rows and runs it.
 func (v *Version) Do(t *batch.Ticket) error {
-	rows, err := v.check(t.Inputs)
-	if err != nil {
+	var err error
+	if t.Rows, err = v.check(t.Inputs); err != nil {
 		return err
 	}
-	t.Rows = rows
-	err = v.batcher.Do(t)
+	return refused(v.batcher.Do(t))
+}
+
+// Submit is Do for a ticket with a Waiter; see [batch.Batcher.Submit]. The
+// Waiter takes the outcome from [Outcome].
+func (v *Version) Submit(t *batch.Ticket) error {
+	var err error
+	if t.Rows, err = v.check(t.Inputs); err != nil {
+		return err
+	}
+	return v.batcher.Submit(t)
+}
+
+// Outcome returns what became of a submitted ticket.
+func Outcome(t *batch.Ticket) error { return refused(t.Outcome()) }
+
+// Drive runs what was submitted; see [batch.Batcher.Drive]. It may be called
+// on a version that has closed.
+func (v *Version) Drive() { v.batcher.Drive() }
+
+// Slow says whether Drive may take long; see [batch.Batcher.Slow].
+func (v *Version) Slow() bool { return v.batcher.Slow() }
+
+// refused marks an error of the model as one of its input.
+func refused(err error) error {
+	if err == nil {
+		return nil
+	}
 	var failed *ort.Error
-	if err != nil && errors.As(err, &failed) {
+	if errors.As(err, &failed) {
 		return fmt.Errorf("%w: %w", ErrRun, err)
 	}
 	return err

@@ -1,0 +1,281 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/millrace-ml/millrace/runtime/batch"
+)
+
+// lane answers plain inference requests on an event loop of its own: a few
+// goroutines wait on one epoll instance, read what has come on many
+// connections, submit it, run the batch that has gathered, and write the
+// answers. No goroutine is woken for a single request, and requests that lie
+// ready are in one batch without anybody waiting for them.
+//
+// A request that is not plain goes to fasthttp, with its connection, and the
+// connection comes back when it is answered.
+type lane struct {
+	core    *Core
+	log     *slog.Logger
+	cfg     HTTPConfig
+	epoll   int // file descriptor
+	event   int // file descriptor of an eventfd: something is in ready
+	slots   []atomic.Pointer[conn]
+	open    atomic.Int64 // connections, those with fasthttp included
+	polling atomic.Int32 // pollers that take requests in, or soon will
+	clock   atomic.Int64 // as batch.Now, renewed at every sweep
+	closing atomic.Bool  // connections close when they have nothing to do
+	stopped atomic.Bool  // pollers end
+	pollers sync.WaitGroup
+	sweeper chan struct{} // closed to end it
+	other   handovers
+
+	mu    sync.Mutex
+	free  []int32              // slots that are not in use
+	ready []*conn              // owned, to be served by the next poller
+	away  map[*handed]struct{} // with fasthttp
+}
+
+// wakeSlot marks events of the eventfd.
+const wakeSlot = -1
+
+// newLane starts the pollers.
+func newLane(core *Core, cfg HTTPConfig, log *slog.Logger) (*lane, error) {
+	l := &lane{
+		core: core, cfg: cfg, log: log, epoll: -1, event: -1,
+		slots: make([]atomic.Pointer[conn], cfg.Connections), sweeper: make(chan struct{}),
+		other: handovers{conns: make(chan net.Conn), done: make(chan struct{})},
+		away:  make(map[*handed]struct{}),
+	}
+	for slot := cfg.Connections - 1; slot >= 0; slot-- {
+		l.free = append(l.free, int32(slot))
+	}
+	var err error
+	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err == nil {
+		l.event, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	}
+	if err == nil {
+		ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: wakeSlot}
+		err = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, l.event, &ev)
+	}
+	if err != nil {
+		l.closeFiles()
+		return nil, fmt.Errorf("cannot start the event loop: %w", err)
+	}
+	l.clock.Store(batch.Now())
+	for range cfg.Pollers {
+		l.polling.Add(1)
+		l.spawn()
+	}
+	go l.sweep()
+	return l, nil
+}
+
+func (l *lane) closeFiles() {
+	for _, fd := range [...]int{l.epoll, l.event} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+}
+
+// accept takes connections in until ln is closed.
+func (l *lane) accept(ln net.Listener) error {
+	for delay := time.Duration(0); ; {
+		c, err := ln.Accept()
+		switch {
+		case err == nil:
+			delay = 0
+		case l.closing.Load():
+			return nil
+		case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE),
+			errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM),
+			errors.Is(err, syscall.ECONNABORTED):
+			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
+			l.log.Warn("cannot accept a connection; trying again", "error", err, "in", delay)
+			time.Sleep(delay)
+			continue
+		default:
+			return err
+		}
+		if l.open.Add(1) > int64(l.cfg.Connections) {
+			l.open.Add(-1)
+			l.turnAway(c)
+			continue
+		}
+		if _, ok := c.(syscall.Conn); !ok { // not a socket of the system's
+			h := &handed{Conn: c, lane: l, stays: true}
+			h.idle.Store(true)
+			l.give(h)
+			continue
+		}
+		l.adopt(c)
+		_ = c.Close()
+	}
+}
+
+// turnAway answers a connection that is one too many.
+func (l *lane) turnAway(c net.Conn) {
+	l.core.metrics.refuse(503)
+	_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+	f := failure{status: 503, retry: true, last: true,
+		text: fmt.Sprintf("too many connections: %d are open", l.cfg.Connections)}
+	_, _ = c.Write(f.append(nil))
+	_ = c.Close()
+}
+
+// adopt takes over what c, which the caller closes, stands for. It is counted in open.
+func (l *lane) adopt(c net.Conn) {
+	fd, err := duplicate(c)
+	if err == nil {
+		err = l.add(fd)
+	}
+	if err != nil {
+		l.open.Add(-1)
+		l.log.Warn("cannot serve a connection", "error", err)
+	}
+}
+
+// duplicate returns a file descriptor of its own for c, out of the reach of
+// Go's poller.
+func duplicate(c net.Conn) (int, error) {
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	fd := -1
+	var fault error
+	err = raw.Control(func(old uintptr) {
+		fd, fault = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0)
+	})
+	return fd, errors.Join(err, fault)
+}
+
+// add puts a connection into a slot and starts to wait for its requests.
+func (l *lane) add(fd int) error {
+	c := &conn{lane: l, fd: fd, since: l.clock.Load()}
+	c.state.Store(owned)
+	l.mu.Lock()
+	if len(l.free) == 0 { // open is counted before: cannot be
+		l.mu.Unlock()
+		_ = unix.Close(fd)
+		return errors.New("no slot is free")
+	}
+	c.slot = l.free[len(l.free)-1]
+	l.free = l.free[:len(l.free)-1]
+	l.mu.Unlock()
+	l.slots[c.slot].Store(c)
+	if err := c.watch(unix.EPOLL_CTL_ADD, readable); err != nil {
+		l.leave(c)
+		_ = unix.Close(fd)
+		return fmt.Errorf("cannot watch a connection: %w", err)
+	}
+	c.park()
+	return nil
+}
+
+// leave frees the connection's slot.
+func (l *lane) leave(c *conn) {
+	l.slots[c.slot].Store(nil)
+	l.mu.Lock()
+	l.free = append(l.free, c.slot)
+	l.mu.Unlock()
+}
+
+// push lets the next poller serve c, which the caller owns.
+func (l *lane) push(c *conn) {
+	l.mu.Lock()
+	l.ready = append(l.ready, c)
+	first := len(l.ready) == 1
+	l.mu.Unlock()
+	if first {
+		l.wake()
+	}
+}
+
+func (l *lane) takeReady() []*conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ready := l.ready
+	l.ready = nil
+	return ready
+}
+
+// wake makes one poller look at ready.
+func (l *lane) wake() {
+	one := uint64(1)
+	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(l.event), uintptr(unsafe.Pointer(&one)), 8)
+}
+
+// sweep looks for connections whose time is over.
+func (l *lane) sweep() {
+	tick := min(l.cfg.ReadTimeout, l.cfg.IdleTimeout) / 8
+	ticker := time.NewTicker(max(time.Millisecond, min(tick, time.Second)))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-l.sweeper:
+			return
+		}
+		l.clock.Store(batch.Now())
+		l.each((*conn).checkTime)
+	}
+}
+
+// each calls f with all connections that nobody else owns; f gives them up.
+func (l *lane) each(f func(*conn)) {
+	for i := range l.slots {
+		if c := l.slots[i].Load(); c != nil && c.state.CompareAndSwap(free, owned) {
+			f(c)
+		}
+	}
+}
+
+// closeAway closes those of the connections with fasthttp that f picks.
+func (l *lane) closeAway(f func(*handed) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.away {
+		if f(c) {
+			_ = c.Conn.Close()
+		}
+	}
+}
+
+// shutdown ends the lane when all connections have closed, at the latest when
+// ctx is done. closing is set and nothing is accepted any more.
+func (l *lane) shutdown(ctx context.Context) error {
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for l.open.Load() > 0 && ctx.Err() == nil {
+		l.each(l.push)
+		l.closeAway(func(c *handed) bool { return c.stays && c.idle.Load() })
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+		}
+	}
+	l.each((*conn).close)
+	l.closeAway(func(*handed) bool { return true })
+	close(l.sweeper)
+	l.stopped.Store(true)
+	l.wake()
+	if l.open.Load() > 0 {
+		return ctx.Err() // what is under way still uses the files
+	}
+	l.pollers.Wait()
+	l.closeFiles()
+	return nil
+}
