@@ -36,7 +36,8 @@ fi
 [ "$(uname -sm)" = "Linux x86_64" ] || fail "there is a pinned library for Linux x86_64 only;
 set MILLRACE_ONNXRUNTIME to a libonnxruntime.so of your own"
 command -v python3 >/dev/null || fail "python3 is not there; install it"
-python3 -m pip --version >/dev/null 2>&1 || fail "python3 has no pip; install it (Debian: python3-pip)"
+python3 -m pip --version >/dev/null 2>&1 ||
+	fail "python3 has no pip; install it (Debian: python3-pip)"
 
 mkdir -p "$cache" || fail "the cache folder $cache cannot be made"
 work=$(mktemp -d "$cache/fetch.XXXXXX") || fail "the cache folder $cache cannot be written to"
@@ -49,7 +50,8 @@ python3 -m pip download --quiet --disable-pip-version-check --no-deps --no-cache
 	fail "pip could not download it (see above); check the network and pip's index, then try again"
 
 [ -f "$work/$wheel" ] || fail "pip gave another file than $wheel"
-holds "$work/$wheel" $wheel_sum || fail "the wheel has the wrong SHA-256 sum: it is damaged or not the
+holds "$work/$wheel" $wheel_sum ||
+	fail "the wheel has the wrong SHA-256 sum: it is damaged or not the
 published one; try again, and do not use it if the message stays"
 
 python3 - "$work/$wheel" "onnxruntime/capi/$library" "$work/$library" <<'PYTHON' ||

@@ -28,7 +28,8 @@ func (h *HTTP) control(ctx *fasthttp.RequestCtx, p *target) error {
 			return ErrMethod
 		}
 	case actionUnsupported:
-		return fmt.Errorf("%w: shared memory, trace settings, generate and named repositories", ErrUnsupported)
+		return fmt.Errorf("%w: shared memory, trace settings, generate and named repositories",
+			ErrUnsupported)
 	default:
 		if !get {
 			return ErrMethod
@@ -37,7 +38,8 @@ func (h *HTTP) control(ctx *fasthttp.RequestCtx, p *target) error {
 	switch p.action {
 	case actionServerMetadata:
 		return reply(ctx, map[string]any{
-			"name": h.core.ServerName(), "version": h.core.ServerVersion(), "extensions": h.core.Extensions(),
+			"name": h.core.ServerName(), "version": h.core.ServerVersion(),
+			"extensions": h.core.Extensions(),
 		})
 	case actionLive:
 		return reply(ctx, map[string]bool{"live": true})
@@ -70,11 +72,13 @@ func (h *HTTP) model(ctx *fasthttp.RequestCtx, p *target) error {
 		return reply(ctx, map[string]any{"name": v.Name(), "ready": true})
 	case actionModelMetadata:
 		return reply(ctx, map[string]any{
-			"name": v.Name(), "versions": h.core.models.Versions(v.Name()), "platform": v.Platform(),
-			"inputs": metadata(v.Signature().Inputs), "outputs": metadata(v.Signature().Outputs),
+			"name": v.Name(), "versions": h.core.models.Versions(v.Name()),
+			"platform": v.Platform(),
+			"inputs":   metadata(v.Signature().Inputs), "outputs": metadata(v.Signature().Outputs),
 		})
 	case actionModelConfig:
-		text, err := protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true}.Marshal(v.Config())
+		text, err := protojson.MarshalOptions{UseProtoNames: true,
+			EmitDefaultValues: true}.Marshal(v.Config())
 		if err != nil {
 			return fmt.Errorf("cannot write the configuration: %w", err)
 		}

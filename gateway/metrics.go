@@ -49,7 +49,8 @@ type versionMetrics struct {
 }
 
 func newMetrics(c *Core) *Metrics {
-	m := &Metrics{core: c, registry: prometheus.NewRegistry(), labels: labels(), index: make(map[string]int)}
+	m := &Metrics{core: c, registry: prometheus.NewRegistry(), labels: labels(),
+		index: make(map[string]int)}
 	for i, l := range m.labels {
 		m.index[l] = i
 	}
@@ -143,7 +144,8 @@ func (h *histogram) collect(d *prometheus.Desc, ch chan<- prometheus.Metric, lab
 		}
 	}
 	if total > 0 {
-		ch <- prometheus.MustNewConstHistogram(d, total, float64(h.sum.Load())/1e9, buckets, labels...)
+		ch <- prometheus.MustNewConstHistogram(d, total, float64(h.sum.Load())/1e9, buckets,
+			labels...)
 	}
 }
 
@@ -151,15 +153,19 @@ var (
 	modelLabels = []string{"model", "version"}
 
 	descRequests = prometheus.NewDesc("millrace_requests_total",
-		"Requests by what became of them.", []string{"model", "version", "protocol", "outcome"}, nil)
+		"Requests by what became of them.", []string{"model", "version", "protocol", "outcome"},
+		nil)
 	descRefused = prometheus.NewDesc("millrace_http_refused_total",
-		"Connections whose bytes could not be read as a request, by status.", []string{"status"}, nil)
+		"Connections whose bytes could not be read as a request, by status.", []string{"status"},
+		nil)
 	descRequest = prometheus.NewDesc("millrace_request_duration_seconds",
-		"Time from a request's header to its answer.", []string{"model", "version", "protocol"}, nil)
+		"Time from a request's header to its answer.", []string{"model", "version", "protocol"},
+		nil)
 	descQueue = prometheus.NewDesc("millrace_queue_duration_seconds",
 		"Time that requests waited for a run.", []string{"model", "version", "protocol"}, nil)
 	descCompute = prometheus.NewDesc("millrace_compute_duration_seconds",
-		"Time of the run that a request was part of.", []string{"model", "version", "protocol"}, nil)
+		"Time of the run that a request was part of.", []string{"model", "version", "protocol"},
+		nil)
 	descInFlight = prometheus.NewDesc("millrace_requests_in_flight",
 		"Requests that are not yet answered.", nil, nil)
 	descBytes = prometheus.NewDesc("millrace_request_bytes_in_flight",
@@ -172,10 +178,12 @@ var (
 		"Rows of the largest run that is worth it, as learned.", modelLabels, nil)
 	descRows  = prometheus.NewDesc("millrace_rows_total", "Rows that were run.", modelLabels, nil)
 	descRuns  = prometheus.NewDesc("millrace_runs_total", "Runs of the model.", modelLabels, nil)
-	descFiles = prometheus.NewDesc("millrace_model_file_bytes", "Size of the version's files.", modelLabels, nil)
-	descLoad  = prometheus.NewDesc("millrace_model_load_duration_seconds",
+	descFiles = prometheus.NewDesc("millrace_model_file_bytes", "Size of the version's files.",
+		modelLabels, nil)
+	descLoad = prometheus.NewDesc("millrace_model_load_duration_seconds",
 		"Time from files to READY, the trial left out.", modelLabels, nil)
-	descBuild = prometheus.NewDesc("millrace_build_info", "1, with the version.", []string{"version"}, nil)
+	descBuild = prometheus.NewDesc("millrace_build_info", "1, with the version.",
+		[]string{"version"}, nil)
 )
 
 // triton are the counters under Triton's names and with its meaning.
@@ -204,8 +212,9 @@ var triton = []struct {
 var (
 	descTritonFailure = prometheus.NewDesc("nv_inference_request_failure",
 		"Requests that failed.", []string{"model", "version", "reason"}, nil)
-	descTritonPending = tritonDesc("nv_inference_pending_request_count", "Requests that wait for a run.")
-	descTritonLoad    = tritonDesc("nv_model_load_duration_secs", "Time of loading, in seconds.")
+	descTritonPending = tritonDesc("nv_inference_pending_request_count",
+		"Requests that wait for a run.")
+	descTritonLoad = tritonDesc("nv_model_load_duration_secs", "Time of loading, in seconds.")
 )
 
 func tritonDesc(name, help string) *prometheus.Desc {
@@ -252,7 +261,8 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 type sample func(d *prometheus.Desc, v float64, labels ...string)
 type count func(d *prometheus.Desc, v uint64, labels ...string)
 
-func (m *Metrics) collectVersion(v *model.Version, ch chan<- prometheus.Metric, gauge sample, counter count) {
+func (m *Metrics) collectVersion(v *model.Version, ch chan<- prometheus.Metric, gauge sample,
+	counter count) {
 	name, version := v.Name(), v.Version()
 	s := v.Stats()
 	gauge(descWaiting, float64(s.Waiting), name, version)

@@ -38,7 +38,8 @@ type server struct {
 }
 
 // serve serves the models of a folder until the test ends.
-func serve(t *testing.T, mode model.Mode, folder string, set func(*gateway.Config, *gateway.HTTPConfig)) *server {
+func serve(t *testing.T, mode model.Mode, folder string,
+	set func(*gateway.Config, *gateway.HTTPConfig)) *server {
 	t.Helper()
 	found, err := ort.FindLibrary("")
 	if err != nil {
@@ -92,8 +93,11 @@ func serve(t *testing.T, mode model.Mode, folder string, set func(*gateway.Confi
 	address := network.Addr().String()
 	return &server{
 		core: core, front: front, address: address,
-		network: &fasthttp.Client{Dial: func(string) (net.Conn, error) { return net.Dial("tcp", address) }},
-		memory:  &fasthttp.Client{Dial: func(string) (net.Conn, error) { return memory.Dial() }},
+		network: &fasthttp.Client{Dial: func(string) (net.Conn,
+			error) {
+			return net.Dial("tcp", address)
+		}},
+		memory: &fasthttp.Client{Dial: func(string) (net.Conn, error) { return memory.Dial() }},
 	}
 }
 

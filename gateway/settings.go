@@ -54,7 +54,8 @@ func (c *Core) SetLogSettings(settings map[string]any) error {
 				continue
 			}
 			if ok && (key == "log_file" || key == "log_format") {
-				return fmt.Errorf("%w: %s cannot be changed while the server runs", ErrUnsupported, key)
+				return fmt.Errorf("%w: %s cannot be changed while the server runs", ErrUnsupported,
+					key)
 			}
 		}
 		return fmt.Errorf("%w: log setting %.64q with value %.64v", wire.ErrBadRequest, key, value)

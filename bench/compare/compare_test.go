@@ -121,7 +121,8 @@ func TestPayloads(t *testing.T) {
 			t.Fatal(err)
 		}
 		x, sr := body.Inputs[0], body.Inputs[1]
-		if fmt.Sprint(x.Shape) != "[2 1 3]" || x.Name != "x" || x.Datatype != "FP32" || sr.Shape == nil ||
+		if fmt.Sprint(x.Shape) != "[2 1 3]" || x.Name != "x" || x.Datatype != "FP32" ||
+			sr.Shape == nil ||
 			len(sr.Shape) != 0 || sr.Datatype != "INT64" {
 			t.Errorf("%s", text)
 		}

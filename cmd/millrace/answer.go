@@ -45,11 +45,13 @@ func writeTable(w io.Writer, a *client.Answer) error {
 		return err
 	}
 	if rows > maxRows {
-		if _, err := fmt.Fprintf(w, "and %d more rows; --json shows all\n", rows-maxRows); err != nil {
+		if _, err := fmt.Fprintf(w, "and %d more rows; --json shows all\n",
+			rows-maxRows); err != nil {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(w, "model %s, version %s\n", values.Printable(a.Model), values.Printable(a.Version))
+	_, err := fmt.Fprintf(w, "model %s, version %s\n", values.Printable(a.Model),
+		values.Printable(a.Version))
 	return err
 }
 
@@ -89,13 +91,15 @@ func cell(o *tensor.Tensor, texts []string) string {
 func writeJSON(w io.Writer, a *client.Answer) error {
 	var b strings.Builder
 	quote := func(s string) string { return values.JSON(tensor.Bytes, s) }
-	fmt.Fprintf(&b, `{"model_name":%s,"model_version":%s,"outputs":[`, quote(a.Model), quote(a.Version))
+	fmt.Fprintf(&b, `{"model_name":%s,"model_version":%s,"outputs":[`, quote(a.Model),
+		quote(a.Version))
 	for i := range a.Outputs {
 		o := &a.Outputs[i]
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		fmt.Fprintf(&b, `{"name":%s,"datatype":%q,"shape":%s,"data":[`, quote(o.Name), o.Datatype.String(),
+		fmt.Fprintf(&b, `{"name":%s,"datatype":%q,"shape":%s,"data":[`, quote(o.Name),
+			o.Datatype.String(),
 			tensor.FormatShape(o.Shape))
 		for j, text := range values.Texts(o) {
 			if j > 0 {

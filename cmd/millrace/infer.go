@@ -32,8 +32,10 @@ func newInfer() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "infer MODEL",
 		Short: "Send values to a model and show its answer",
-		Long: "infer asks a running server. Values come from --input flags, or from one file with --data:\n" +
-			"JSON (a request of the protocol, or lists by input name), CSV (columns named as the inputs),\n" +
+		Long: "infer asks a running server. Values come from --input flags, " +
+			"or from one file with --data:\n" +
+			"JSON (a request of the protocol, or lists by input name), " +
+			"CSV (columns named as the inputs),\n" +
 			".npy or .npz, a PNG or JPEG image. A - reads JSON from standard input.",
 		Example: "  millrace infer iris --input X=5.1,3.5,1.4,0.2\n" +
 			"  millrace infer simple --input INPUT0=@a.npy --input INPUT1=@b.npy\n" +
@@ -47,19 +49,25 @@ func newInfer() *cobra.Command {
 	}
 	urlFlag(cmd, &f.url)
 	flags := cmd.Flags()
-	flags.StringVar(&f.version, "model-version", "", "version of the model; empty lets the server pick")
+	flags.StringVar(&f.version, "model-version", "",
+		"version of the model; empty lets the server pick")
 	flags.StringArrayVarP(&f.inputs, "input", "i", nil,
 		"NAME=VALUES (1,2,3 or JSON) or NAME=@FILE (.npy, .json, .png, .jpg); may be repeated")
-	flags.StringVarP(&f.file, "data", "d", "", "file with the values of all inputs, - for standard input")
-	flags.Float64Var(&f.pixels.Scale, "scale", 1, "images: factor of the pixels' 0 to 255; 1/255 for float inputs")
-	flags.Float64SliceVar(&f.pixels.Mean, "mean", nil, "images: what is subtracted after the scale, one or one a channel")
-	flags.Float64SliceVar(&f.pixels.Std, "std", nil, "images: what is divided by after that, one or one a channel")
+	flags.StringVarP(&f.file, "data", "d", "",
+		"file with the values of all inputs, - for standard input")
+	flags.Float64Var(&f.pixels.Scale, "scale", 1,
+		"images: factor of the pixels' 0 to 255; 1/255 for float inputs")
+	flags.Float64SliceVar(&f.pixels.Mean, "mean", nil,
+		"images: what is subtracted after the scale, one or one a channel")
+	flags.Float64SliceVar(&f.pixels.Std, "std", nil,
+		"images: what is divided by after that, one or one a channel")
 	flags.DurationVar(&f.timeout, "timeout", 0, "how long the answer may take; 0 for no limit")
 	flags.BoolVar(&f.asJSON, "json", false, "print the answer as JSON")
 	return cmd
 }
 
-func (f *inferFlags) run(ctx context.Context, name string, stdin io.Reader, stdout io.Writer) error {
+func (f *inferFlags) run(ctx context.Context, name string, stdin io.Reader,
+	stdout io.Writer) error {
 	c, err := client.New(f.url)
 	if err != nil {
 		return err
@@ -104,7 +112,8 @@ func modelError(err error) error {
 func specsOf(list []client.Tensor) []tensor.Spec {
 	specs := make([]tensor.Spec, len(list))
 	for i, t := range list {
-		specs[i] = tensor.Spec{Name: t.Name, Datatype: tensor.ParseDatatype(t.Datatype), Shape: t.Shape}
+		specs[i] = tensor.Spec{Name: t.Name, Datatype: tensor.ParseDatatype(t.Datatype),
+			Shape: t.Shape}
 	}
 	return specs
 }
@@ -113,7 +122,8 @@ func specsOf(list []client.Tensor) []tensor.Spec {
 func describeInputs(specs []tensor.Spec) string {
 	var words []string
 	for _, s := range specs {
-		words = append(words, fmt.Sprintf("%s (%s %s)", s.Name, s.Datatype, tensor.FormatShape(s.Shape)))
+		words = append(words,
+			fmt.Sprintf("%s (%s %s)", s.Name, s.Datatype, tensor.FormatShape(s.Shape)))
 	}
 	return strings.Join(words, ", ")
 }
@@ -128,7 +138,8 @@ func (f *inferFlags) read(specs []tensor.Spec, stdin io.Reader) ([]tensor.Tensor
 	if f.file != "" {
 		var err error
 		if tensors, err = f.readFile(specs, f.file, stdin); err != nil {
-			return nil, fmt.Errorf("cannot read %s: %w; the model takes %s", f.file, err, describeInputs(specs))
+			return nil, fmt.Errorf("cannot read %s: %w; the model takes %s", f.file, err,
+				describeInputs(specs))
 		}
 	}
 	for _, in := range f.inputs {
@@ -161,7 +172,8 @@ func (f *inferFlags) readInput(specs []tensor.Spec, in string) ([]tensor.Tensor,
 }
 
 // readFile reads values by the kind of file that the name's end says.
-func (f *inferFlags) readFile(specs []tensor.Spec, path string, stdin io.Reader) ([]tensor.Tensor, error) {
+func (f *inferFlags) readFile(specs []tensor.Spec, path string,
+	stdin io.Reader) ([]tensor.Tensor, error) {
 	if path == "-" && stdin != nil {
 		text, err := io.ReadAll(stdin)
 		if err != nil {
@@ -178,7 +190,8 @@ func (f *inferFlags) readFile(specs []tensor.Spec, path string, stdin io.Reader)
 	case "csv":
 		tensors, ignored, err := values.FromCSV(specs, file)
 		if len(ignored) > 0 {
-			fmt.Fprintln(os.Stderr, "these columns are no inputs and are not sent:", strings.Join(ignored, ", "))
+			fmt.Fprintln(os.Stderr, "these columns are no inputs and are not sent:",
+				strings.Join(ignored, ", "))
 		}
 		return tensors, err
 	case "npz":
@@ -189,7 +202,8 @@ func (f *inferFlags) readFile(specs []tensor.Spec, path string, stdin io.Reader)
 		return values.FromNPZ(specs, file, info.Size())
 	case "npy", "png", "jpg", "jpeg":
 		if len(specs) != 1 {
-			return nil, errors.New("it holds the values of one input; name it with --input NAME=@FILE")
+			return nil,
+				errors.New("it holds the values of one input; name it with --input NAME=@FILE")
 		}
 		t, err := f.readOne(&specs[0], file, suffix(path))
 		return []tensor.Tensor{t}, err

@@ -55,7 +55,8 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "millrace",
 		Short: "Serve ONNX models fast and right",
-		Long: "millrace serves ONNX models over the Open Inference Protocol: REST, binary REST and gRPC.\n\n" +
+		Long: "millrace serves ONNX models over the Open Inference Protocol: " +
+			"REST, binary REST and gRPC.\n\n" +
 			"  millrace serve --models DIR        serve the models of a folder\n" +
 			"  millrace infer MODEL --input x=1,2 ask a server\n" +
 			"  millrace check DIR                 see what would be loaded, and what is wrong",

@@ -72,7 +72,8 @@ func printIndex(w io.Writer, entries []client.Entry, asJSON bool) error {
 		if state == "" {
 			state = "not loaded"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", values.Printable(e.Name), values.Printable(e.Version), state,
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", values.Printable(e.Name), values.Printable(e.Version),
+			state,
 			values.Printable(strings.TrimSpace(e.Reason)))
 	}
 	return t.Flush()
@@ -101,7 +102,8 @@ func newModelsLoad() *cobra.Command {
 		},
 	}
 	urlFlag(cmd, &url)
-	cmd.Flags().StringVar(&config, "config", "", "file with a model configuration in JSON, in place of config.pbtxt")
+	cmd.Flags().StringVar(&config, "config", "",
+		"file with a model configuration in JSON, in place of config.pbtxt")
 	return cmd
 }
 

@@ -15,7 +15,8 @@ import (
 func (s *server) reload(ctx context.Context, next config.Config) {
 	before := s.cfg
 	s.level.Set(levelOf(next.Server.Log.Level))
-	if next.Repository.Mode == before.Repository.Mode && next.Repository.Mode == string(model.ModeExplicit) {
+	if next.Repository.Mode == before.Repository.Mode &&
+		next.Repository.Mode == string(model.ModeExplicit) {
 		s.reloadModels(ctx, before.Repository.Load, next.Repository.Load)
 		s.cfg.Repository.Load = next.Repository.Load
 	}
@@ -24,7 +25,8 @@ func (s *server) reload(ctx context.Context, next config.Config) {
 	if keys := changed(reflect.ValueOf(s.cfg), reflect.ValueOf(next), ""); len(keys) > 0 {
 		s.log.Warn("these settings take effect at the next start", "keys", strings.Join(keys, " "))
 	}
-	s.log.Info("settings taken over", "log_level", next.Server.Log.Level, "grace", next.Server.Grace)
+	s.log.Info("settings taken over", "log_level", next.Server.Log.Level, "grace",
+		next.Server.Grace)
 }
 
 // reloadModels loads what was added to the list of models and unloads what was

@@ -31,8 +31,10 @@ func newServe() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve (-c FILE | --models DIR)",
 		Short: "Serve the models of a folder",
-		Long: "serve loads models and answers requests until SIGTERM or Ctrl-C; then it answers what is\n" +
-			"under way and ends. A second signal ends it at once. SIGHUP reads the settings file again.",
+		Long: "serve loads models and answers requests until SIGTERM or Ctrl-C; " +
+			"then it answers what is\n" +
+			"under way and ends. A second signal ends it at once. " +
+			"SIGHUP reads the settings file again.",
 		Example: "  millrace serve --models configs/models\n" +
 			"  millrace serve -c millrace.yaml --http 0.0.0.0:8000",
 		Args: cobra.NoArgs,
@@ -44,11 +46,14 @@ func newServe() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVarP(&f.file, "config", "c", "", "settings file (YAML); see docs/config.md")
 	flags.StringArrayVar(&f.models, "models", nil, "folder with models; may be repeated")
-	flags.StringVar(&f.http, "http", "", "address of REST: host:port, unix:/path, or empty for none")
+	flags.StringVar(&f.http, "http", "",
+		"address of REST: host:port, unix:/path, or empty for none")
 	flags.StringVar(&f.grpc, "grpc", "", "address of gRPC")
 	flags.StringVar(&f.admin, "admin", "", "address of /metrics and health")
-	flags.StringVar(&f.mode, "mode", "", "none, poll or explicit: what decides which models are loaded")
-	flags.StringArrayVar(&f.load, "load", nil, "model to load at start in mode explicit; * for all; may be repeated")
+	flags.StringVar(&f.mode, "mode", "",
+		"none, poll or explicit: what decides which models are loaded")
+	flags.StringArrayVar(&f.load, "load", nil,
+		"model to load at start in mode explicit; * for all; may be repeated")
 	flags.StringVar(&f.name, "name", "", "the server's name in its metadata")
 	flags.StringVar(&f.logLevel, "log-level", "", "debug, info, warn or error")
 	flags.StringVar(&f.logForm, "log-format", "", "text or json")

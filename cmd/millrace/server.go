@@ -47,7 +47,8 @@ type front struct {
 // startServer starts bottom-up and returns when requests are answered. The
 // addresses are taken first: one that is not free is not found out after
 // minutes of loading.
-func startServer(ctx context.Context, cfg config.Config, log *slog.Logger, level *slog.LevelVar) (*server, error) {
+func startServer(ctx context.Context, cfg config.Config, log *slog.Logger,
+	level *slog.LevelVar) (*server, error) {
 	s := &server{cfg: cfg, log: log, level: level, failed: make(chan error, 3)}
 	for _, l := range [...]struct{ name, address string }{
 		{"http", cfg.Server.HTTP}, {"grpc", cfg.Server.GRPC}, {"admin", cfg.Server.Admin},
@@ -127,7 +128,8 @@ func (s *server) equip(f *front) error {
 		g := grpc.New(s.core, c, s.log)
 		f.serve, f.shutdown = g.Serve, g.Shutdown
 	case "admin":
-		h := &http.Server{Handler: adminHandler(s.core), ReadTimeout: time.Minute, IdleTimeout: 5 * time.Minute}
+		h := &http.Server{Handler: adminHandler(s.core), ReadTimeout: time.Minute,
+			IdleTimeout: 5 * time.Minute}
 		f.shutdown = h.Shutdown
 		f.serve = func(ln net.Listener) error {
 			if err := h.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
@@ -215,7 +217,8 @@ func listen(address string) (net.Listener, error) {
 	if !ok {
 		ln, err := net.Listen("tcp", address)
 		if errors.Is(err, syscall.EADDRINUSE) {
-			err = fmt.Errorf("%s is taken by another program; give another port, or 0 for a free one", address)
+			err = fmt.Errorf(
+				"%s is taken by another program; give another port, or 0 for a free one", address)
 		}
 		return ln, err
 	}
@@ -249,7 +252,8 @@ func modelOptions(c *config.Config, rt *ort.Runtime, log *slog.Logger) model.Opt
 	d := model.DefaultDefaults()
 	r := &c.Runtime
 	d.Session = ort.SessionConfig{
-		IntraOpThreads: r.IntraOpThreads, InterOpThreads: r.InterOpThreads, Parallel: r.InterOpThreads > 1,
+		IntraOpThreads: r.IntraOpThreads, InterOpThreads: r.InterOpThreads,
+		Parallel:   r.InterOpThreads > 1,
 		GraphLevel: r.GraphLevel, DisableArena: !r.Arena, Spinning: r.Spinning,
 		Providers: providers(r.Providers), Fallback: r.Fallback, Entries: r.Entries,
 	}

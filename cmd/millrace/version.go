@@ -21,7 +21,8 @@ func newVersion() *cobra.Command {
 					"version": version, "go": runtime.Version(), "platform": platform,
 				})
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "millrace %s, %s, %s\n", version, runtime.Version(), platform)
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "millrace %s, %s, %s\n", version,
+				runtime.Version(), platform)
 			return err
 		},
 	}

@@ -39,7 +39,8 @@ func python(t *testing.T) string {
 	if cache == "" {
 		cache = filepath.Join("..", "..", ".cache")
 	}
-	venv, err := filepath.Abs(filepath.Join(cache, fmt.Sprintf("clients-%x", sha256.Sum256(wanted))[:20]))
+	venv, err := filepath.Abs(filepath.Join(cache,
+		fmt.Sprintf("clients-%x", sha256.Sum256(wanted))[:20]))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +77,8 @@ func serve(t *testing.T) (httpAddress, grpcAddress string) {
 	}
 	models, err := model.Open(context.Background(), model.Options{
 		Runtime: rt, Repositories: []string{"../../configs/models"}, Mode: model.ModeExplicit,
-		Startup: []string{"*"}, Trial: model.DefaultTrialConfig(), Defaults: model.DefaultDefaults(), Logger: log,
+		Startup: []string{"*"}, Trial: model.DefaultTrialConfig(),
+		Defaults: model.DefaultDefaults(), Logger: log,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +127,8 @@ func TestTritonclient(t *testing.T) {
 	httpAddress, grpcAddress := serve(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, interpreter, "test_tritonclient.py", httpAddress, grpcAddress).CombinedOutput()
+	out, err := exec.CommandContext(ctx, interpreter, "test_tritonclient.py", httpAddress,
+		grpcAddress).CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}

@@ -15,7 +15,8 @@ import (
 )
 
 // modelInfer is the handler of the unary call, in the generated one's place.
-func modelInfer(srv any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
+func modelInfer(srv any, ctx context.Context, decode func(any) error,
+	intercept grpc.UnaryServerInterceptor) (any, error) {
 	s := srv.(*service)
 	f := frames.Get().(*frame)
 	if err := decode(f); err != nil {
@@ -29,7 +30,8 @@ func modelInfer(srv any, ctx context.Context, decode func(any) error, intercept 
 		}
 		return f, nil
 	}
-	info := &grpc.UnaryServerInfo{Server: srv, FullMethod: "/inference.GRPCInferenceService/ModelInfer"}
+	info := &grpc.UnaryServerInfo{Server: srv,
+		FullMethod: "/inference.GRPCInferenceService/ModelInfer"}
 	return intercept(ctx, f, info, handle)
 }
 

@@ -73,7 +73,8 @@ func New(core *gateway.Core, cfg Config, log *slog.Logger) *Server {
 		}
 	}
 	desc.Streams = []grpc.StreamDesc{{
-		StreamName: "ModelStreamInfer", Handler: modelStreamInfer, ServerStreams: true, ClientStreams: true,
+		StreamName: "ModelStreamInfer", Handler: modelStreamInfer, ServerStreams: true,
+		ClientStreams: true,
 	}}
 	s.server.RegisterService(&desc, &service{Server: s})
 	grpc_health_v1.RegisterHealthServer(s.server, s.health)
@@ -121,7 +122,8 @@ func (s *Server) failure(err error) error {
 	return status.Error(o.GRPC, text)
 }
 
-func (s *Server) recoverUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (answer any, err error) {
+func (s *Server) recoverUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
+	h grpc.UnaryHandler) (answer any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("handler panicked", "panic", p, "method", info.FullMethod)
@@ -131,7 +133,8 @@ func (s *Server) recoverUnary(ctx context.Context, req any, info *grpc.UnaryServ
 	return h(ctx, req)
 }
 
-func (s *Server) recoverStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
+func (s *Server) recoverStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo,
+	h grpc.StreamHandler) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("handler panicked", "panic", p, "method", info.FullMethod)

@@ -19,15 +19,18 @@ type service struct {
 	*Server
 }
 
-func (s *service) ServerLive(context.Context, *pb.ServerLiveRequest) (*pb.ServerLiveResponse, error) {
+func (s *service) ServerLive(context.Context,
+	*pb.ServerLiveRequest) (*pb.ServerLiveResponse, error) {
 	return &pb.ServerLiveResponse{Live: true}, nil
 }
 
-func (s *service) ServerReady(context.Context, *pb.ServerReadyRequest) (*pb.ServerReadyResponse, error) {
+func (s *service) ServerReady(context.Context,
+	*pb.ServerReadyRequest) (*pb.ServerReadyResponse, error) {
 	return &pb.ServerReadyResponse{Ready: s.core.Ready()}, nil
 }
 
-func (s *service) ModelReady(_ context.Context, r *pb.ModelReadyRequest) (*pb.ModelReadyResponse, error) {
+func (s *service) ModelReady(_ context.Context,
+	r *pb.ModelReadyRequest) (*pb.ModelReadyResponse, error) {
 	v, err := s.core.Models().Acquire([]byte(r.Name), []byte(r.Version))
 	if err != nil {
 		return &pb.ModelReadyResponse{}, nil
@@ -36,13 +39,15 @@ func (s *service) ModelReady(_ context.Context, r *pb.ModelReadyRequest) (*pb.Mo
 	return &pb.ModelReadyResponse{Ready: true}, nil
 }
 
-func (s *service) ServerMetadata(context.Context, *pb.ServerMetadataRequest) (*pb.ServerMetadataResponse, error) {
+func (s *service) ServerMetadata(context.Context,
+	*pb.ServerMetadataRequest) (*pb.ServerMetadataResponse, error) {
 	return &pb.ServerMetadataResponse{
 		Name: s.core.ServerName(), Version: s.core.ServerVersion(), Extensions: s.core.Extensions(),
 	}, nil
 }
 
-func (s *service) ModelMetadata(_ context.Context, r *pb.ModelMetadataRequest) (*pb.ModelMetadataResponse, error) {
+func (s *service) ModelMetadata(_ context.Context,
+	r *pb.ModelMetadataRequest) (*pb.ModelMetadataResponse, error) {
 	v, err := s.core.Models().Acquire([]byte(r.Name), []byte(r.Version))
 	if err != nil {
 		return nil, s.failure(err)
@@ -64,7 +69,8 @@ func metadata(specs []tensor.Spec) []*pb.ModelMetadataResponse_TensorMetadata {
 	return list
 }
 
-func (s *service) ModelConfig(_ context.Context, r *pb.ModelConfigRequest) (*pb.ModelConfigResponse, error) {
+func (s *service) ModelConfig(_ context.Context,
+	r *pb.ModelConfigRequest) (*pb.ModelConfigResponse, error) {
 	v, err := s.core.Models().Acquire([]byte(r.Name), []byte(r.Version))
 	if err != nil {
 		return nil, s.failure(err)
@@ -73,7 +79,8 @@ func (s *service) ModelConfig(_ context.Context, r *pb.ModelConfigRequest) (*pb.
 	return &pb.ModelConfigResponse{Config: v.Config()}, nil
 }
 
-func (s *service) ModelStatistics(_ context.Context, r *pb.ModelStatisticsRequest) (*pb.ModelStatisticsResponse, error) {
+func (s *service) ModelStatistics(_ context.Context,
+	r *pb.ModelStatisticsRequest) (*pb.ModelStatisticsResponse, error) {
 	answer := new(pb.ModelStatisticsResponse)
 	if r.Name == "" {
 		s.core.Models().Each(func(v *model.Version) {
@@ -119,7 +126,8 @@ func statistics(v *model.Version) *pb.ModelStatistics {
 	return m
 }
 
-func (s *service) RepositoryIndex(_ context.Context, r *pb.RepositoryIndexRequest) (*pb.RepositoryIndexResponse, error) {
+func (s *service) RepositoryIndex(_ context.Context,
+	r *pb.RepositoryIndexRequest) (*pb.RepositoryIndexResponse, error) {
 	answer := new(pb.RepositoryIndexResponse)
 	for _, e := range s.core.Models().Index(r.Ready) {
 		answer.Models = append(answer.Models, &pb.RepositoryIndexResponse_ModelIndex{
@@ -129,11 +137,13 @@ func (s *service) RepositoryIndex(_ context.Context, r *pb.RepositoryIndexReques
 	return answer, nil
 }
 
-func (s *service) RepositoryModelLoad(_ context.Context, r *pb.RepositoryModelLoadRequest) (*pb.RepositoryModelLoadResponse, error) {
+func (s *service) RepositoryModelLoad(_ context.Context,
+	r *pb.RepositoryModelLoadRequest) (*pb.RepositoryModelLoadResponse, error) {
 	var o model.LoadOptions
 	for key, p := range r.Parameters {
 		if key != "config" {
-			return nil, s.failure(fmt.Errorf("%w: load takes the parameter \"config\", got %.64q", wire.ErrBadRequest, key))
+			return nil, s.failure(fmt.Errorf("%w: load takes the parameter \"config\", got %.64q",
+				wire.ErrBadRequest, key))
 		}
 		o.Config = []byte(p.GetStringParam())
 	}
@@ -143,14 +153,16 @@ func (s *service) RepositoryModelLoad(_ context.Context, r *pb.RepositoryModelLo
 	return &pb.RepositoryModelLoadResponse{}, nil
 }
 
-func (s *service) RepositoryModelUnload(_ context.Context, r *pb.RepositoryModelUnloadRequest) (*pb.RepositoryModelUnloadResponse, error) {
+func (s *service) RepositoryModelUnload(_ context.Context,
+	r *pb.RepositoryModelUnloadRequest) (*pb.RepositoryModelUnloadResponse, error) {
 	if err := s.core.Unload(r.ModelName); err != nil {
 		return nil, s.failure(err)
 	}
 	return &pb.RepositoryModelUnloadResponse{}, nil
 }
 
-func (s *service) LogSettings(_ context.Context, r *pb.LogSettingsRequest) (*pb.LogSettingsResponse, error) {
+func (s *service) LogSettings(_ context.Context,
+	r *pb.LogSettingsRequest) (*pb.LogSettingsResponse, error) {
 	settings := make(map[string]any)
 	for key, v := range r.Settings {
 		switch p := v.ParameterChoice.(type) {
@@ -165,14 +177,16 @@ func (s *service) LogSettings(_ context.Context, r *pb.LogSettingsRequest) (*pb.
 	if err := s.core.SetLogSettings(settings); err != nil {
 		return nil, s.failure(err)
 	}
-	answer := &pb.LogSettingsResponse{Settings: make(map[string]*pb.LogSettingsResponse_SettingValue)}
+	answer := &pb.LogSettingsResponse{Settings: make(
+		map[string]*pb.LogSettingsResponse_SettingValue)}
 	for key, v := range s.core.LogSettings() {
 		value := new(pb.LogSettingsResponse_SettingValue)
 		switch v := v.(type) {
 		case bool:
 			value.ParameterChoice = &pb.LogSettingsResponse_SettingValue_BoolParam{BoolParam: v}
 		case int:
-			value.ParameterChoice = &pb.LogSettingsResponse_SettingValue_Uint32Param{Uint32Param: uint32(v)}
+			value.ParameterChoice = &pb.LogSettingsResponse_SettingValue_Uint32Param{
+				Uint32Param: uint32(v)}
 		case string:
 			value.ParameterChoice = &pb.LogSettingsResponse_SettingValue_StringParam{StringParam: v}
 		}
@@ -185,30 +199,37 @@ func (s *service) unsupported(what string) error {
 	return s.failure(fmt.Errorf("%w: %s", gateway.ErrUnsupported, what))
 }
 
-func (s *service) SystemSharedMemoryStatus(context.Context, *pb.SystemSharedMemoryStatusRequest) (*pb.SystemSharedMemoryStatusResponse, error) {
+func (s *service) SystemSharedMemoryStatus(context.Context,
+	*pb.SystemSharedMemoryStatusRequest) (*pb.SystemSharedMemoryStatusResponse, error) {
 	return nil, s.unsupported("shared memory; send tensors in the message")
 }
 
-func (s *service) SystemSharedMemoryRegister(context.Context, *pb.SystemSharedMemoryRegisterRequest) (*pb.SystemSharedMemoryRegisterResponse, error) {
+func (s *service) SystemSharedMemoryRegister(context.Context,
+	*pb.SystemSharedMemoryRegisterRequest) (*pb.SystemSharedMemoryRegisterResponse, error) {
 	return nil, s.unsupported("shared memory; send tensors in the message")
 }
 
-func (s *service) SystemSharedMemoryUnregister(context.Context, *pb.SystemSharedMemoryUnregisterRequest) (*pb.SystemSharedMemoryUnregisterResponse, error) {
+func (s *service) SystemSharedMemoryUnregister(context.Context,
+	*pb.SystemSharedMemoryUnregisterRequest) (*pb.SystemSharedMemoryUnregisterResponse, error) {
 	return nil, s.unsupported("shared memory; send tensors in the message")
 }
 
-func (s *service) CudaSharedMemoryStatus(context.Context, *pb.CudaSharedMemoryStatusRequest) (*pb.CudaSharedMemoryStatusResponse, error) {
+func (s *service) CudaSharedMemoryStatus(context.Context,
+	*pb.CudaSharedMemoryStatusRequest) (*pb.CudaSharedMemoryStatusResponse, error) {
 	return nil, s.unsupported("CUDA shared memory; send tensors in the message")
 }
 
-func (s *service) CudaSharedMemoryRegister(context.Context, *pb.CudaSharedMemoryRegisterRequest) (*pb.CudaSharedMemoryRegisterResponse, error) {
+func (s *service) CudaSharedMemoryRegister(context.Context,
+	*pb.CudaSharedMemoryRegisterRequest) (*pb.CudaSharedMemoryRegisterResponse, error) {
 	return nil, s.unsupported("CUDA shared memory; send tensors in the message")
 }
 
-func (s *service) CudaSharedMemoryUnregister(context.Context, *pb.CudaSharedMemoryUnregisterRequest) (*pb.CudaSharedMemoryUnregisterResponse, error) {
+func (s *service) CudaSharedMemoryUnregister(context.Context,
+	*pb.CudaSharedMemoryUnregisterRequest) (*pb.CudaSharedMemoryUnregisterResponse, error) {
 	return nil, s.unsupported("CUDA shared memory; send tensors in the message")
 }
 
-func (s *service) TraceSetting(context.Context, *pb.TraceSettingRequest) (*pb.TraceSettingResponse, error) {
+func (s *service) TraceSetting(context.Context,
+	*pb.TraceSettingRequest) (*pb.TraceSettingResponse, error) {
 	return nil, s.unsupported("trace settings; watch the metrics")
 }

@@ -24,7 +24,8 @@ type data struct {
 }
 
 func (d *data) errorf(format string, args ...any) error {
-	return fmt.Errorf("%w: inputs[%d].data[%d]: %s", ErrBadRequest, d.input, d.got, fmt.Sprintf(format, args...))
+	return fmt.Errorf("%w: inputs[%d].data[%d]: %s", ErrBadRequest, d.input, d.got,
+		fmt.Sprintf(format, args...))
 }
 
 // array reads one level of the array. All elements of a level are of one kind,

@@ -113,7 +113,8 @@ func (r *Request) parameters() error {
 			r.Sequence, err = s.sequenceID()
 		default:
 			if strings.HasPrefix(string(key), "triton_") {
-				return s.fail("parameter %q: names that begin with triton_ are reserved", shorten(key))
+				return s.fail("parameter %q: names that begin with triton_ are reserved",
+					shorten(key))
 			}
 			err = s.scalar(key)
 		}
@@ -283,7 +284,8 @@ func (r *Request) datatype(p *pending) error {
 		return err
 	}
 	if p.datatype = tensor.ParseDatatype(name); p.datatype == tensor.Invalid {
-		return fmt.Errorf("%w: inputs[%d].datatype: %q is not a datatype", ErrBadRequest, p.index, shorten(name))
+		return fmt.Errorf("%w: inputs[%d].datatype: %q is not a datatype", ErrBadRequest, p.index,
+			shorten(name))
 	}
 	return nil
 }
@@ -308,7 +310,8 @@ func (r *Request) shape(p *pending) error {
 		}
 		v, neg, err := s.integer()
 		if err != nil || neg || v > 1<<62 || len(r.shapes)-from >= tensor.MaxRank {
-			return s.fail("Unable to parse 'shape': inputs[%d].shape must be at most %d integers of 0 or more",
+			return s.fail("Unable to parse 'shape': "+
+				"inputs[%d].shape must be at most %d integers of 0 or more",
 				p.index, tensor.MaxRank)
 		}
 		r.shapes = append(r.shapes, int64(v))
@@ -339,7 +342,8 @@ func (r *Request) inputParameters(p *pending) error {
 			kind, err = s.str()
 			p.base64 = string(kind) == "base64"
 		case "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size":
-			return fmt.Errorf("%w: shared memory is not served; send the tensor in the body", ErrUnsupported)
+			return fmt.Errorf("%w: shared memory is not served; send the tensor in the body",
+				ErrUnsupported)
 		default:
 			err = s.scalar(key)
 		}
@@ -373,7 +377,8 @@ func (p *pending) check(sig *tensor.Signature) error {
 	case !p.hasShape:
 		return fmt.Errorf("%w: inputs[%d] ('%s') has no shape", ErrBadRequest, p.index, p.name)
 	case p.datatype != sig.Inputs[p.spec].Datatype:
-		return fmt.Errorf("%w: unexpected datatype TYPE_%s for inference input '%s', expecting TYPE_%s",
+		return fmt.Errorf(
+			"%w: unexpected datatype TYPE_%s for inference input '%s', expecting TYPE_%s",
 			ErrBadRequest, p.datatype, p.name, sig.Inputs[p.spec].Datatype)
 	}
 	return nil

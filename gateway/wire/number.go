@@ -56,7 +56,8 @@ func (s *scanner) float(single bool) (float64, error) {
 	// result lies exactly between two float32, or outside their normal range.
 	if single && exp < 0 {
 		b := math.Float64bits(f)
-		if b&(1<<29-1) == 1<<28 || man != 0 && (math.Abs(f) < 0x1p-126 || math.Abs(f) > 0x1.fffffep127) {
+		if b&(1<<29-1) == 1<<28 || man != 0 &&
+			(math.Abs(f) < 0x1p-126 || math.Abs(f) > 0x1.fffffep127) {
 			return s.slowFloat(single)
 		}
 	}

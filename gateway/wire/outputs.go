@@ -91,7 +91,8 @@ func (s *scanner) outputParameters(o *Output) error {
 			n, err = s.count(key)
 			o.Classes = int(min(n, 1<<31-1))
 		case "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size":
-			return fmt.Errorf("%w: shared memory is not served; the tensor comes in the body", ErrUnsupported)
+			return fmt.Errorf("%w: shared memory is not served; the tensor comes in the body",
+				ErrUnsupported)
 		default:
 			err = s.scalar(key)
 		}
@@ -114,7 +115,8 @@ func (r *Request) takeBlobs(sig *tensor.Signature, blobs []byte, binary bool) er
 			return fmt.Errorf("%w: input '%s' has no data", ErrBadRequest, t.Name)
 		}
 		if n > int64(len(blobs)) {
-			return fmt.Errorf("%w: input '%s' has binary_data_size %d, only %d bytes are left of the body",
+			return fmt.Errorf(
+				"%w: input '%s' has binary_data_size %d, only %d bytes are left of the body",
 				ErrBadRequest, t.Name, n, len(blobs))
 		}
 		if err := r.takeBlob(t, blobs[:n]); err != nil {
@@ -123,7 +125,8 @@ func (r *Request) takeBlobs(sig *tensor.Signature, blobs []byte, binary bool) er
 		blobs = blobs[n:]
 	}
 	if len(blobs) > 0 {
-		return fmt.Errorf("%w: unexpected additional input data for model: %d bytes are left of the body",
+		return fmt.Errorf(
+			"%w: unexpected additional input data for model: %d bytes are left of the body",
 			ErrBadRequest, len(blobs))
 	}
 	return nil
@@ -182,7 +185,8 @@ func DecodeRaw(r *Request, sig *tensor.Signature, body []byte) error {
 	t.Datatype, t.Shape = spec.Datatype, r.shapes
 	if spec.Datatype == tensor.Bytes {
 		if known != 1 || variable >= 0 {
-			return fmt.Errorf("%w: For BYTE datatype raw input '%s', the model must have input shape [1]",
+			return fmt.Errorf(
+				"%w: For BYTE datatype raw input '%s', the model must have input shape [1]",
 				ErrBadRequest, spec.Name)
 		}
 		dst, err := r.Mem.Alloc(4 + len(body))

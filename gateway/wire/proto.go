@@ -61,7 +61,8 @@ func (f *field) read(b []byte) ([]byte, error) {
 }
 
 func badProto(n int) error {
-	return fmt.Errorf("%w: the message is not valid protobuf: %w", ErrBadRequest, protowire.ParseError(n))
+	return fmt.Errorf("%w: the message is not valid protobuf: %w", ErrBadRequest,
+		protowire.ParseError(n))
 }
 
 // ProtoHead finds the names in a ModelInferRequest, which stand anywhere in it.
@@ -159,7 +160,8 @@ func number(key, value []byte) (uint64, error) {
 			return v, nil
 		}
 	}
-	return 0, fmt.Errorf("%w: parameter %q must be an integer of 0 or more", ErrBadRequest, shorten(key))
+	return 0, fmt.Errorf("%w: parameter %q must be an integer of 0 or more", ErrBadRequest,
+		shorten(key))
 }
 
 func (p *protoRequest) parameter(b []byte) error {
@@ -179,7 +181,8 @@ func (p *protoRequest) parameter(b []byte) error {
 		}
 	default:
 		if strings.HasPrefix(string(key), "triton_") {
-			err = fmt.Errorf("%w: parameter %q: names that begin with triton_ are reserved", ErrBadRequest, shorten(key))
+			err = fmt.Errorf("%w: parameter %q: names that begin with triton_ are reserved",
+				ErrBadRequest, shorten(key))
 		}
 	}
 	return err
@@ -204,7 +207,8 @@ func (p *protoRequest) input(b []byte) error {
 			q.name = f.bytes
 		case inDatatype:
 			if q.datatype = tensor.ParseDatatype(f.bytes); q.datatype == tensor.Invalid {
-				return fmt.Errorf("%w: inputs[%d].datatype: %q is not a datatype", ErrBadRequest, p.n, shorten(f.bytes))
+				return fmt.Errorf("%w: inputs[%d].datatype: %q is not a datatype", ErrBadRequest,
+					p.n, shorten(f.bytes))
 			}
 		case inShape:
 			if err := p.shape(&f, from); err != nil {
@@ -213,7 +217,8 @@ func (p *protoRequest) input(b []byte) error {
 		case inParameters:
 			key, _, err := entry(f.bytes)
 			if err == nil && strings.HasPrefix(string(key), "shared_memory_") {
-				err = fmt.Errorf("%w: shared memory is not served; send the tensor in the message", ErrUnsupported)
+				err = fmt.Errorf("%w: shared memory is not served; send the tensor in the message",
+					ErrUnsupported)
 			}
 			if err != nil {
 				return err
@@ -303,7 +308,9 @@ func (p *protoRequest) output(b []byte) error {
 				o.Classes = int(min(n, math.MaxInt32))
 			}
 			if strings.HasPrefix(string(key), "shared_memory_") {
-				return fmt.Errorf("%w: shared memory is not served; the tensor comes in the message", ErrUnsupported)
+				return fmt.Errorf(
+					"%w: shared memory is not served; the tensor comes in the message",
+					ErrUnsupported)
 			}
 		}
 	}
@@ -327,10 +334,12 @@ func (p *protoRequest) contents(body []byte) error {
 		return nil
 	}
 	if p.typed {
-		return fmt.Errorf("%w: contents field must not be specified when using raw_input_contents", ErrBadRequest)
+		return fmt.Errorf("%w: contents field must not be specified when using raw_input_contents",
+			ErrBadRequest)
 	}
 	if p.raw != p.n {
-		return fmt.Errorf("%w: expected %d raw_input_contents, one for each input, got %d", ErrBadRequest, p.n, p.raw)
+		return fmt.Errorf("%w: expected %d raw_input_contents, one for each input, got %d",
+			ErrBadRequest, p.n, p.raw)
 	}
 	var f field
 	var err error
@@ -436,11 +445,13 @@ func appendValue(dst []byte, t *tensor.Tensor, v uint64) ([]byte, error) {
 	case tensor.Int8, tensor.Int16, tensor.Int32:
 		n := int64(int32(v))
 		if bits := 8*t.Datatype.Size() - 1; n < -1<<bits || n >= 1<<bits {
-			return dst, fmt.Errorf("%w: input '%s': %d is out of range for %s", ErrBadRequest, t.Name, n, t.Datatype)
+			return dst, fmt.Errorf("%w: input '%s': %d is out of range for %s", ErrBadRequest,
+				t.Name, n, t.Datatype)
 		}
 	default:
 		if limit := limits[t.Datatype].max; v > limit {
-			return dst, fmt.Errorf("%w: input '%s': %d is out of range for %s", ErrBadRequest, t.Name, v, t.Datatype)
+			return dst, fmt.Errorf("%w: input '%s': %d is out of range for %s", ErrBadRequest,
+				t.Name, v, t.Datatype)
 		}
 	}
 	switch t.Datatype.Size() {
@@ -505,7 +516,8 @@ func appendOutput(dst []byte, t *tensor.Tensor) []byte {
 		dims += protowire.SizeVarint(uint64(d))
 	}
 	classNames := ""
-	size := 3 + protowire.SizeBytes(len(t.Name)) + protowire.SizeBytes(len(datatype)) + protowire.SizeBytes(dims)
+	size := 3 + protowire.SizeBytes(len(t.Name)) + protowire.SizeBytes(len(datatype)) +
+		protowire.SizeBytes(dims)
 	if t.ClassNames != nil {
 		classNames = ClassNames(t.ClassNames)
 		size += 1 + protowire.SizeBytes(parameterSize(classNames))

@@ -20,7 +20,8 @@ type scanner struct {
 }
 
 func (s *scanner) fail(format string, args ...any) error {
-	return fmt.Errorf("%w: %s at byte %d of the JSON", ErrBadRequest, fmt.Sprintf(format, args...), s.pos)
+	return fmt.Errorf("%w: %s at byte %d of the JSON", ErrBadRequest, fmt.Sprintf(format, args...),
+		s.pos)
 }
 
 // next skips white space and returns the byte after it, 0 at the end.
@@ -153,7 +154,8 @@ func (s *scanner) escaped() ([]byte, error) {
 	return nil, s.fail("a string without an end")
 }
 
-var escapes = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
+var escapes = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r',
+	't': '\t'}
 
 func (s *scanner) escape() error {
 	if s.pos >= len(s.buf) {

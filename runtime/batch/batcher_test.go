@@ -41,7 +41,8 @@ func (d *doubling) Run(in []tensor.Tensor) ([]tensor.Tensor, error) {
 		binary.LittleEndian.PutUint64(data[i:], 2*v)
 	}
 	shape := append([]int64(nil), in[0].Shape...)
-	d.out = append(d.out[:0], tensor.Tensor{Name: "y", Datatype: tensor.Int64, Shape: shape, Data: data})
+	d.out = append(d.out[:0],
+		tensor.Tensor{Name: "y", Datatype: tensor.Int64, Shape: shape, Data: data})
 	return d.out, nil
 }
 

@@ -23,7 +23,8 @@ func trialKey(digest, library string, f layout.Folder, defaultBatch int) string 
 	if f.Config != nil {
 		text = prototext.Format(f.Config)
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s|%s|%s|%d|%s", trialVersion, digest, library, defaultBatch, text))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s|%s|%s|%d|%s", trialVersion, digest, library,
+		defaultBatch, text))
 	return hex.EncodeToString(sum[:])
 }
 
@@ -57,7 +58,9 @@ func (r *Repository) Load(ctx context.Context, name string, o LoadOptions) error
 	r.wanted[name] = true
 	wanted := layout.Select(f.Versions, f.Config.GetVersionPolicy())
 	if len(wanted) == 0 {
-		return fmt.Errorf("%w '%s': at least one version must be available under the version policy", ErrLoad, name)
+		return fmt.Errorf(
+			"%w '%s': at least one version must be available under the version policy", ErrLoad,
+			name)
 	}
 	for _, v := range wanted {
 		r.loadVersion(ctx, root, f, v)
@@ -81,7 +84,8 @@ func (r *Repository) find(name string) (string, layout.Folder, error) {
 			}
 		}
 	}
-	return "", layout.Folder{}, fmt.Errorf("%w: %w '%s': it is in no model repository", ErrUnknownModel, ErrLoad, name)
+	return "", layout.Folder{},
+		fmt.Errorf("%w: %w '%s': it is in no model repository", ErrUnknownModel, ErrLoad, name)
 }
 
 // Unload takes a model out of service. Its requests in flight are answered.

@@ -82,7 +82,8 @@ func (p *probe) inputs(rows, size int64) ([]tensor.Tensor, error) {
 			return nil, err
 		}
 		if n > 1<<26 {
-			return nil, fmt.Errorf("input %q of shape %s is too large to try", spec.Name, tensor.FormatShape(t.Shape))
+			return nil, fmt.Errorf("input %q of shape %s is too large to try", spec.Name,
+				tensor.FormatShape(t.Shape))
 		}
 		var data []byte
 		for range n {

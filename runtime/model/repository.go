@@ -72,7 +72,8 @@ type served struct {
 func Open(ctx context.Context, opts Options) (*Repository, error) {
 	r := &Repository{
 		opts: opts, log: opts.Logger,
-		seen: make(map[string]string), wanted: make(map[string]bool), states: make(map[key]IndexEntry),
+		seen: make(map[string]string), wanted: make(map[string]bool),
+		states: make(map[key]IndexEntry),
 	}
 	r.trials = trials{cfg: opts.Trial, log: opts.Logger}
 	r.table.Store(&table{models: make(map[string]*served)})
@@ -122,14 +123,16 @@ func (r *Repository) notServed(name, version string) error {
 			if reason != "" {
 				reason = ": " + reason
 			}
-			return fmt.Errorf("%w: '%s' version %s is %s%s", ErrNotReady, name, k.version, e.State, reason)
+			return fmt.Errorf("%w: '%s' version %s is %s%s", ErrNotReady, name, k.version, e.State,
+				reason)
 		}
 	}
 	if len(name) > 256 {
 		name = name[:256]
 	}
 	if version != "" {
-		return fmt.Errorf("%w: Request for unknown model: '%s' version %.64s is not found", ErrUnknownModel, name, version)
+		return fmt.Errorf("%w: Request for unknown model: '%s' version %.64s is not found",
+			ErrUnknownModel, name, version)
 	}
 	return fmt.Errorf("%w: Request for unknown model: '%s' is not found", ErrUnknownModel, name)
 }
@@ -186,7 +189,8 @@ func (r *Repository) setState(name, version string, s State, reason string) {
 	r.states[k] = IndexEntry{name, version, s, reason}
 	r.mu.Unlock()
 	if s != old && s != "" {
-		r.log.Info("model "+strings.ToLower(string(s)), "model", name, "version", version, "was", old, "reason", reason)
+		r.log.Info("model "+strings.ToLower(string(s)), "model", name, "version", version, "was",
+			old, "reason", reason)
 	}
 }
 
@@ -251,7 +255,8 @@ func (r *Repository) syncFolder(ctx context.Context, root string, f layout.Folde
 	}
 	wanted := layout.Select(f.Versions, f.Config.GetVersionPolicy())
 	for _, v := range wanted {
-		if current := r.current(f.Name, v.Version); current != nil && current.fingerprint == v.Fingerprint {
+		if current := r.current(f.Name, v.Version); current != nil &&
+			current.fingerprint == v.Fingerprint {
 			continue
 		}
 		mark := f.Name + "\x00" + v.Version
@@ -260,14 +265,16 @@ func (r *Repository) syncFolder(ctx context.Context, root string, f layout.Folde
 			continue
 		}
 		r.seen[mark] = v.Fingerprint
-		if failed := r.state(f.Name, v.Version); failed.State == StateUnavailable && r.seen[mark+"\x00failed"] == v.Fingerprint {
+		if failed := r.state(f.Name, v.Version); failed.State == StateUnavailable &&
+			r.seen[mark+"\x00failed"] == v.Fingerprint {
 			continue
 		}
 		r.loadVersion(ctx, root, f, v)
 	}
 	if m := r.table.Load().models[f.Name]; m != nil {
 		for version := range m.versions {
-			gone := !slices.ContainsFunc(wanted, func(v layout.VersionDir) bool { return v.Version == version })
+			gone := !slices.ContainsFunc(wanted,
+				func(v layout.VersionDir) bool { return v.Version == version })
 			if gone && r.anyReady(f.Name, wanted) {
 				r.replace(f.Name, version, nil)
 				r.forget(f.Name, version)
@@ -279,7 +286,8 @@ func (r *Repository) syncFolder(ctx context.Context, root string, f layout.Folde
 // anyReady says whether one of the wanted versions serves: the old one leaves
 // only then.
 func (r *Repository) anyReady(name string, wanted []layout.VersionDir) bool {
-	return slices.ContainsFunc(wanted, func(v layout.VersionDir) bool { return r.current(name, v.Version) != nil })
+	return slices.ContainsFunc(wanted,
+		func(v layout.VersionDir) bool { return r.current(name, v.Version) != nil })
 }
 
 func (r *Repository) current(name, version string) *Version {
@@ -297,7 +305,8 @@ func (r *Repository) state(name, version string) IndexEntry {
 
 // loadVersion takes one version from files to serving. A failure leaves what
 // serves as it is.
-func (r *Repository) loadVersion(ctx context.Context, root string, f layout.Folder, v layout.VersionDir) {
+func (r *Repository) loadVersion(ctx context.Context, root string, f layout.Folder,
+	v layout.VersionDir) {
 	serving := r.current(f.Name, v.Version) != nil
 	if !serving {
 		r.setState(f.Name, v.Version, StateLoading, "")
@@ -317,7 +326,8 @@ func (r *Repository) loadVersion(ctx context.Context, root string, f layout.Fold
 }
 
 // load tries and loads one version.
-func (r *Repository) load(ctx context.Context, root string, f layout.Folder, v layout.VersionDir) (*Version, error) {
+func (r *Repository) load(ctx context.Context, root string, f layout.Folder,
+	v layout.VersionDir) (*Version, error) {
 	if err := layout.CheckModel(v); err != nil {
 		return nil, err
 	}
@@ -326,7 +336,8 @@ func (r *Repository) load(ctx context.Context, root string, f layout.Folder, v l
 		return nil, err
 	}
 	began := time.Now()
-	session, err := r.opts.Runtime.NewSession(v.File, sessionConfig(f.Config, f.Name, r.opts.Defaults.Session))
+	session, err := r.opts.Runtime.NewSession(v.File,
+		sessionConfig(f.Config, f.Name, r.opts.Defaults.Session))
 	if err != nil {
 		return nil, err
 	}
@@ -339,7 +350,8 @@ func (r *Repository) load(ctx context.Context, root string, f layout.Folder, v l
 	return loaded, nil
 }
 
-func (r *Repository) assemble(f layout.Folder, v layout.VersionDir, session *ort.Session, result trialResult) (*Version, error) {
+func (r *Repository) assemble(f layout.Folder, v layout.VersionDir, session *ort.Session,
+	result trialResult) (*Version, error) {
 	inspected := layout.Inspected{Inputs: session.Inputs(), Outputs: session.Outputs()}
 	cfg, sig, claimed, err := f.Complete(inspected, r.opts.Defaults.MaxBatchSize)
 	if err != nil {
@@ -347,8 +359,9 @@ func (r *Repository) assemble(f layout.Folder, v layout.VersionDir, session *ort
 	}
 	if !result.Batched && sig.MaxBatchSize > 0 {
 		if claimed && result.Ran {
-			return nil, fmt.Errorf("max_batch_size is %d, but two rows in one run give other answers than "+
-				"in two runs: set max_batch_size: 0", sig.MaxBatchSize)
+			return nil,
+				fmt.Errorf("max_batch_size is %d, but two rows in one run give other answers than "+
+					"in two runs: set max_batch_size: 0", sig.MaxBatchSize)
 		}
 		if !claimed {
 			layout.DropBatching(cfg, sig)
@@ -365,7 +378,8 @@ func (r *Repository) assemble(f layout.Folder, v layout.VersionDir, session *ort
 }
 
 // try runs the version's trial, unless the same files have passed before.
-func (r *Repository) try(ctx context.Context, root string, f layout.Folder, v layout.VersionDir) (trialResult, error) {
+func (r *Repository) try(ctx context.Context, root string, f layout.Folder,
+	v layout.VersionDir) (trialResult, error) {
 	digest, err := layout.Digest(v)
 	if err != nil {
 		return trialResult{}, err

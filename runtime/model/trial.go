@@ -94,12 +94,14 @@ func (r *trialResult) try(job trialJob) error {
 	if err != nil {
 		return err
 	}
-	session, err := rt.NewSession(v.File, sessionConfig(f.Config, f.Name, DefaultDefaults().Session))
+	session, err := rt.NewSession(v.File,
+		sessionConfig(f.Config, f.Name, DefaultDefaults().Session))
 	if err != nil {
 		return err
 	}
 	defer session.Close()
-	_, sig, _, err := f.Complete(layout.Inspected{Inputs: session.Inputs(), Outputs: session.Outputs()}, job.DefaultBatch)
+	_, sig, _, err := f.Complete(layout.Inspected{Inputs: session.Inputs(),
+		Outputs: session.Outputs()}, job.DefaultBatch)
 	if err != nil {
 		return err
 	}

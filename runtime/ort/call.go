@@ -73,7 +73,8 @@ func (c *Call) set(i int, t *tensor.Tensor) error {
 		return nil
 	}
 	if len(t.Shape) > C.MR_MAX_RANK {
-		return fmt.Errorf("ort: input %q has %d dimensions, at most %d work", t.Name, len(t.Shape), C.MR_MAX_RANK)
+		return fmt.Errorf("ort: input %q has %d dimensions, at most %d work", t.Name, len(t.Shape),
+			C.MR_MAX_RANK)
 	}
 	in.data = (*C.char)(unsafe.Pointer(unsafe.SliceData(t.Data)))
 	in.bytes = C.size_t(len(t.Data))

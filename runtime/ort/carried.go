@@ -30,7 +30,8 @@ var companions = [...]string{"libgcc_s.so.1", "libstdc++.so.6"}
 func carried() (path string, ok bool, err error) {
 	path, err = unpacked()
 	if err != nil {
-		return "", false, fmt.Errorf("%w: cannot unpack the one inside the binary: %w", ErrLibrary, err)
+		return "", false, fmt.Errorf("%w: cannot unpack the one inside the binary: %w", ErrLibrary,
+			err)
 	}
 	return path, true, nil
 }

@@ -26,7 +26,8 @@ type Found struct {
 // cache. A path that was named and is not there is an error: the next place
 // would hide the mistake.
 func FindLibrary(configured string) (Found, error) {
-	for _, named := range []Found{{configured, "configuration"}, {os.Getenv(Env), "environment " + Env}} {
+	for _, named := range []Found{{configured, "configuration"},
+		{os.Getenv(Env), "environment " + Env}} {
 		if named.Path == "" {
 			continue
 		}
@@ -53,8 +54,10 @@ func FindLibrary(configured string) (Found, error) {
 			return Found{path, "cache"}, nil
 		}
 	}
-	return Found{}, fmt.Errorf("%w in %s; `make build` fetches it, or set %s to the path of a libonnxruntime.so",
-		ErrNotFound, strings.Join(looked, ", "), Env)
+	return Found{},
+		fmt.Errorf(
+			"%w in %s; `make build` fetches it, or set %s to the path of a libonnxruntime.so",
+			ErrNotFound, strings.Join(looked, ", "), Env)
 }
 
 // caches lists the cache folders: of MILLRACE_CACHE, of the checkout that the

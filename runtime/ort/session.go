@@ -72,7 +72,8 @@ func (r *Runtime) NewSession(path string, cfg SessionConfig) (*Session, error) {
 	if C.mr_set_log_id(unwrap(options), id, parallel, &e) != 0 {
 		return nil, newError(&e)
 	}
-	s := &Session{session: C.mr_session(file, unwrap(options), id, &e), provider: "CPUExecutionProvider"}
+	s := &Session{session: C.mr_session(file, unwrap(options), id, &e),
+		provider: "CPUExecutionProvider"}
 	if s.session == nil {
 		return nil, newError(&e)
 	}
@@ -104,7 +105,8 @@ func (r *Runtime) options(cfg SessionConfig) (*binding.SessionOptions, error) {
 func (r *Runtime) setOptions(o *binding.SessionOptions, cfg SessionConfig) error {
 	level, ok := graphLevels[cfg.GraphLevel]
 	if !ok {
-		return fmt.Errorf("ort: graph level %q is not disable, basic, extended or all", cfg.GraphLevel)
+		return fmt.Errorf("ort: graph level %q is not disable, basic, extended or all",
+			cfg.GraphLevel)
 	}
 	spin := "0"
 	if cfg.Spinning {
@@ -146,7 +148,8 @@ var graphLevels = map[string]binding.GraphOptimizationLevel{
 // addProvider asks for an execution provider by its short or full name.
 func (r *Runtime) addProvider(o *binding.SessionOptions, p Provider, fallback bool) error {
 	has := slices.IndexFunc(r.providers, func(name string) bool {
-		return strings.EqualFold(name, p.Name) || strings.EqualFold(name, p.Name+"ExecutionProvider")
+		return strings.EqualFold(name, p.Name) ||
+			strings.EqualFold(name, p.Name+"ExecutionProvider")
 	})
 	if has < 0 {
 		if fallback {
@@ -237,12 +240,14 @@ func (s *Session) specs(output C.int, n int) ([]tensor.Spec, **C.char, error) {
 		if output == 0 && c.kind != C.KIND_TENSOR && c.kind != C.KIND_OPTIONAL {
 			C.mr_spec_free(&c)
 			return specs, names, fmt.Errorf(
-				"ort: cannot serve input %q: sequences and maps work as outputs only", specs[i].Name)
+				"ort: cannot serve input %q: sequences and maps work as outputs only",
+				specs[i].Name)
 		}
 		C.mr_spec_free(&c)
 		if specs[i].Datatype == tensor.Invalid {
-			return specs, names, fmt.Errorf("ort: cannot serve %q: its element type %d is not one of the protocol",
-				specs[i].Name, c.elem)
+			return specs, names,
+				fmt.Errorf("ort: cannot serve %q: its element type %d is not one of the protocol",
+					specs[i].Name, c.elem)
 		}
 	}
 	return specs, names, nil

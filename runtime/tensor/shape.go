@@ -20,7 +20,8 @@ const MaxRank = 32
 // ErrShape when a dimension is negative or the product overflows.
 func Elements(shape []int64) (int64, error) {
 	if len(shape) > MaxRank {
-		return 0, fmt.Errorf("%w: %d dimensions, at most %d are allowed", ErrShape, len(shape), MaxRank)
+		return 0, fmt.Errorf("%w: %d dimensions, at most %d are allowed", ErrShape, len(shape),
+			MaxRank)
 	}
 	n := uint64(1)
 	for _, d := range shape {
@@ -52,7 +53,8 @@ func ByteSize(d Datatype, shape []int64) (int64, error) {
 		return 0, fmt.Errorf("tensor: datatype %s has no size", d)
 	}
 	if n > math.MaxInt64/size {
-		return 0, fmt.Errorf("%w: byte size overflows for %s of %s", ErrShape, FormatShape(shape), d)
+		return 0, fmt.Errorf("%w: byte size overflows for %s of %s", ErrShape, FormatShape(shape),
+			d)
 	}
 	return n * size, nil
 }

@@ -138,7 +138,8 @@ func (c *Client) Load(ctx context.Context, name, config string) error {
 			return err
 		}
 	}
-	_, err := c.do(ctx, "POST", "/v2/repository/models/"+url.PathEscape(name)+"/load", payload{body: body})
+	_, err := c.do(ctx, "POST", "/v2/repository/models/"+url.PathEscape(name)+"/load",
+		payload{body: body})
 	return err
 }
 

@@ -118,7 +118,8 @@ func parseAnswer(body []byte, length string) (*Answer, error) {
 			return nil, fmt.Errorf("%w: output %q has no binary data of its own", errAnswer, o.Name)
 		}
 		t := tensor.Tensor{
-			Name: o.Name, Shape: o.Shape, Datatype: tensor.ParseDatatype(o.Datatype), Data: rest[:*size],
+			Name: o.Name, Shape: o.Shape, Datatype: tensor.ParseDatatype(o.Datatype),
+			Data: rest[:*size],
 		}
 		rest = rest[*size:]
 		if err := t.Check(); err != nil {

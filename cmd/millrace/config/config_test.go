@@ -39,7 +39,8 @@ func TestBounds(t *testing.T) {
 			case reflect.Struct:
 				walk(inner, key)
 			case reflect.Int, reflect.Int64:
-				if f.Tag.Get("enum") == "" && bound(inner, f.Tag.Get("max")) <= bound(inner, f.Tag.Get("min")) {
+				if f.Tag.Get("enum") == "" &&
+					bound(inner, f.Tag.Get("max")) <= bound(inner, f.Tag.Get("min")) {
 					t.Errorf("%s has no range", key)
 				}
 			case reflect.Bool, reflect.String, reflect.Map:
@@ -98,7 +99,8 @@ func TestLoad(t *testing.T) {
 	f("header_bytes", c.Server.Limits.HeaderBytes, Default().Server.Limits.HeaderBytes)
 	f("nan", c.Server.JSON.NaN, "null")
 	f("providers", c.Runtime.Providers, []Provider{{"cuda", map[string]string{"device_id": "0"}}})
-	f("paths", c.Repository.Paths, []string{filepath.Join(filepath.Dir(path), "models"), "/srv/more"})
+	f("paths", c.Repository.Paths,
+		[]string{filepath.Join(filepath.Dir(path), "models"), "/srv/more"})
 	f("memory", c.Repository.Trial.Memory, Size(2<<30))
 	m := c.Models[0]
 	f("max_batch_size", *m.Batching.MaxBatchSize, 64)
@@ -129,41 +131,55 @@ func TestFaults(t *testing.T) {
 		}
 	}
 	f("sever: {}", `f.yaml:1: sever: unknown key; did you mean server?`)
-	f("server:\n  prot: 1", `f.yaml:2: server.prot: unknown key; allowed are http, grpc, admin, name,`)
-	f("max_queue_delay: 1ms", `f.yaml:1: max_queue_delay: unknown key; allowed are server, runtime, `+
-		`repository, models; there is models[].batching.max_queue_delay`)
+	f("server:\n  prot: 1",
+		`f.yaml:2: server.prot: unknown key; allowed are http, grpc, admin, name,`)
+	f("max_queue_delay: 1ms",
+		`f.yaml:1: max_queue_delay: unknown key; allowed are server, runtime, `+
+			`repository, models; there is models[].batching.max_queue_delay`)
 	f("server: 3", `f.yaml:1: server: is "3", must be a mapping (key: value)`)
 	f("server:", `f.yaml:1: server: has no value; give it one or take the key out`)
-	f("server: {grace: 5}", `f.yaml:1: server.grace: is "5", must be a duration such as "1ms" or "30s"`)
+	f("server: {grace: 5}", `server.grace: is "5", must be a duration such as "1ms" or "30s"`)
 	f("server: {grace: -5s}", `f.yaml:1: server.grace: is -5s, must be 0s to 1h`)
 	f("server: {threads: 1.5}", `f.yaml:1: server.threads: is "1.5", must be a whole number`)
 	f("server: {threads: two}", `f.yaml:1: server.threads: is "two", must be a whole number`)
 	f("server: {http: 8000}", `f.yaml:1: server.http: is "8000", must be host:port such as`)
-	f("server: {http: 'a:70000'}", `f.yaml:1: server.http: is "a:70000", must be host:port with a port from 0 to 65535`)
+	f("server: {http: 'a:70000'}",
+		`f.yaml:1: server.http: is "a:70000", must be host:port with a port from 0 to 65535`)
 	f("server: {http: 'unix:'}", `f.yaml:1: server.http: is "unix:", must be host:port such as`)
 	f("server: {http: '', grpc: ''}", `f.yaml:1: server.http: is empty and so is server.grpc`)
-	f("server: {http: 'a:1', grpc: 'a:1'}", `f.yaml:1: server.grpc: is a:1, which server.http has already`)
-	f("server: {limits: {body_bytes: 1YB}}", `f.yaml:1: server.limits.body_bytes: is "1YB", must be a size such as "64MiB"`)
-	f("server: {limits: {body_bytes: 2GiB}}", `f.yaml:1: server.limits.body_bytes: is 2GiB, must not be above bytes_in_flight (1GiB)`)
-	f("server: {limits: {retry_status: 500}}", `f.yaml:1: server.limits.retry_status: is "500", must be one of 429, 503`)
-	f("server: {log: {level: inof}}", `f.yaml:1: server.log.level: is "inof", must be one of debug, info, warn, error; did you mean info?`)
+	f("server: {http: 'a:1', grpc: 'a:1'}",
+		`f.yaml:1: server.grpc: is a:1, which server.http has already`)
+	f("server: {limits: {body_bytes: 1YB}}",
+		`f.yaml:1: server.limits.body_bytes: is "1YB", must be a size such as "64MiB"`)
+	f("server: {limits: {body_bytes: 2GiB}}",
+		`f.yaml:1: server.limits.body_bytes: is 2GiB, must not be above bytes_in_flight (1GiB)`)
+	f("server: {limits: {retry_status: 500}}",
+		`f.yaml:1: server.limits.retry_status: is "500", must be one of 429, 503`)
+	f("server: {log: {level: inof}}",
+		`f.yaml:1: server.log.level: is "inof", must be one of debug, info, warn, error; `+
+			`did you mean info?`)
 	f("server: {name: ''}", `f.yaml:1: server.name: is empty, must have a value`)
 	f("server: {name: [a]}", `f.yaml:1: server.name: is a list, must be text`)
 	f("server:\n  name: a\n  name: b", `f.yaml:3: server.name: is there twice, first in line 2`)
 	f("runtime: {arena: yes}", `f.yaml:1: runtime.arena: is "yes", must be true or false`)
-	f("runtime: {providers: {name: cuda}}", `f.yaml:1: runtime.providers: is a mapping, must be a list (- value)`)
-	f("runtime: {providers: [{}]}", `f.yaml:1: runtime.providers[0].name: is empty, must have a value`)
+	f("runtime: {providers: {name: cuda}}",
+		`f.yaml:1: runtime.providers: is a mapping, must be a list (- value)`)
+	f("runtime: {providers: [{}]}",
+		`f.yaml:1: runtime.providers[0].name: is empty, must have a value`)
 	f("repository: {load: [a]}", `f.yaml:1: repository.load: is for mode explicit; mode is none`)
-	f("models:\n- name: a\n- name: a", `f.yaml:3: models[1].name: "a" is there twice, first in models[0]`)
+	f("models:\n- name: a\n- name: a",
+		`f.yaml:3: models[1].name: "a" is there twice, first in models[0]`)
 	f("models:\n- name: a\n  version_policy: {latest: 1, all: true}",
 		`f.yaml:3: models[0].version_policy: has 2 keys, must have one of latest, all, specific`)
 	f("models:\n- name: a\n  batching: {max_batch_size: 4, preferred_batch_size: [2, 8]}",
-		`f.yaml:3: models[0].batching.preferred_batch_size[1]: is 8, must not be above max_batch_size (4)`)
+		`f.yaml:3: models[0].batching.preferred_batch_size[1]: is 8, `+
+			`must not be above max_batch_size (4)`)
 	f("a: [", `f.yaml:1: not YAML: did not find expected node content`)
 	f("{}\n---\n{}", `f.yaml:2: a second document starts here`)
 	f("- a", `f.yaml:1: is a list, must be a mapping (key: value)`)
 	f("server:\n  prot: 1\n  grace: 2\nmodel: []\n",
-		`f.yaml:2: server.prot: unknown key`, `f.yaml:3: server.grace: is "2"`, `f.yaml:4: model: unknown key; did you mean models?`)
+		`f.yaml:2: server.prot: unknown key`, `f.yaml:3: server.grace: is "2"`,
+		`f.yaml:4: model: unknown key; did you mean models?`)
 }
 
 // Aliases of aliases cannot unfold without end.

@@ -25,7 +25,8 @@ func Load(path string) (Config, error) {
 		return Config{}, fmt.Errorf("cannot read the settings: %w", err)
 	}
 	if len(text) > maxFile {
-		return Config{}, newError(path, []Fault{{Text: fmt.Sprintf("larger than %d bytes", maxFile)}})
+		return Config{},
+			newError(path, []Fault{{Text: fmt.Sprintf("larger than %d bytes", maxFile)}})
 	}
 	c, err := Parse(path, text)
 	if err == nil {

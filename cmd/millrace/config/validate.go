@@ -64,7 +64,8 @@ func (c *checker) server(s *Server) {
 
 func (c *checker) model(m *Model, key string) {
 	set := 0
-	for _, is := range [...]bool{m.Version.Latest != nil, m.Version.All != nil, m.Version.Specific != nil} {
+	for _, is := range [...]bool{m.Version.Latest != nil, m.Version.All != nil,
+		m.Version.Specific != nil} {
 		if is {
 			set++
 		}
@@ -155,7 +156,8 @@ func (c *checker) enum(text, key, allowed string) {
 		return
 	}
 	if best := nearest(text, words); best != "" {
-		c.fault(key, "is %q, must be one of %s; did you mean %s?", text, strings.Join(words, ", "), best)
+		c.fault(key, "is %q, must be one of %s; did you mean %s?", text, strings.Join(words, ", "),
+			best)
 		return
 	}
 	c.fault(key, "is %q, must be one of %s", text, strings.Join(words, ", "))

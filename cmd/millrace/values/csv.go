@@ -13,7 +13,8 @@ import (
 // filled from its column and ignored lists the other columns. Without, the
 // model must have one input, whose rows the lines are; a first line that is no
 // data is then passed over.
-func FromCSV(specs []tensor.Spec, r io.Reader) (tensors []tensor.Tensor, ignored []string, err error) {
+func FromCSV(specs []tensor.Spec,
+	r io.Reader) (tensors []tensor.Tensor, ignored []string, err error) {
 	records, err := csv.NewReader(r).ReadAll()
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: not CSV: %w", ErrValue, err)
@@ -34,20 +35,23 @@ func FromCSV(specs []tensor.Spec, r io.Reader) (tensors []tensor.Tensor, ignored
 		return tensors, ignored, err
 	}
 	if len(specs) != 1 {
-		return nil, nil, fmt.Errorf("%w: the first line names none of the inputs %s", ErrValue, names(specs))
+		return nil, nil, fmt.Errorf("%w: the first line names none of the inputs %s", ErrValue,
+			names(specs))
 	}
 	t, err := fromLines(&specs[0], records)
 	return []tensor.Tensor{t}, nil, err
 }
 
-func fromColumns(specs []tensor.Spec, columns map[string]int, lines [][]string) ([]tensor.Tensor, error) {
+func fromColumns(specs []tensor.Spec, columns map[string]int,
+	lines [][]string) ([]tensor.Tensor, error) {
 	var tensors []tensor.Tensor
 	var faults []error
 	for i := range specs {
 		column, ok := columns[specs[i].Name]
 		if !ok {
 			if !specs[i].Optional {
-				faults = append(faults, fmt.Errorf("%w: there is no column %q", ErrValue, specs[i].Name))
+				faults = append(faults,
+					fmt.Errorf("%w: there is no column %q", ErrValue, specs[i].Name))
 			}
 			continue
 		}

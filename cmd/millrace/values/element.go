@@ -170,7 +170,8 @@ func quote(s string) string {
 // Printable returns text for a terminal: what is not UTF-8, and control
 // characters, which could steer the terminal, are escaped.
 func Printable(text string) string {
-	if utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !strconv.IsPrint(r) }) {
+	if utf8.ValidString(text) &&
+		!strings.ContainsFunc(text, func(r rune) bool { return !strconv.IsPrint(r) }) {
 		return text
 	}
 	return strconv.Quote(text)

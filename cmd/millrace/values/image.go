@@ -38,7 +38,8 @@ func FromImage(spec *tensor.Spec, r io.ReadSeeker, p Pixels) (tensor.Tensor, err
 		return tensor.Tensor{}, err
 	}
 	if len(p.Mean) > 1 && len(p.Mean) != l.channels || len(p.Std) > 1 && len(p.Std) != l.channels {
-		return tensor.Tensor{}, fmt.Errorf("%w: mean and std take 1 or %d numbers", ErrValue, l.channels)
+		return tensor.Tensor{},
+			fmt.Errorf("%w: mean and std take 1 or %d numbers", ErrValue, l.channels)
 	}
 	head, _, err := image.DecodeConfig(r)
 	if err != nil {
@@ -106,7 +107,8 @@ func (l layout) tensor(spec *tensor.Spec, img *image.RGBA, p Pixels) (tensor.Ten
 		for i := 0; i < len(img.Pix); i += 4 {
 			for c := from; c < to; c++ {
 				var err error
-				if t.Data, err = p.append(t.Data, t.Datatype, l.value(img.Pix[i:i+3], c), c); err != nil {
+				if t.Data, err = p.append(t.Data, t.Datatype, l.value(img.Pix[i:i+3], c),
+					c); err != nil {
 					return t, fmt.Errorf("input %q: %w", spec.Name, err)
 				}
 			}

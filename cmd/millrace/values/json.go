@@ -46,8 +46,9 @@ func FromJSON(specs []tensor.Spec, text []byte) ([]tensor.Tensor, error) {
 		}
 	}
 	if len(specs) != 1 {
-		return nil, fmt.Errorf("%w: the model has the inputs %s; give an object with a list for each",
-			ErrValue, names(specs))
+		return nil,
+			fmt.Errorf("%w: the model has the inputs %s; give an object with a list for each",
+				ErrValue, names(specs))
 	}
 	t, err := fromValue(&specs[0], value)
 	return []tensor.Tensor{t}, err
@@ -81,7 +82,8 @@ func Find(specs []tensor.Spec, name string) (*tensor.Spec, error) {
 			return &specs[i], nil
 		}
 	}
-	return nil, fmt.Errorf("%w: the model has no input %q; its inputs are %s", ErrValue, name, names(specs))
+	return nil, fmt.Errorf("%w: the model has no input %q; its inputs are %s", ErrValue, name,
+		names(specs))
 }
 
 func fromRequest(specs []tensor.Spec, inputs []any) ([]tensor.Tensor, error) {
@@ -114,7 +116,8 @@ func requestShape(spec *tensor.Spec, list []any, t *tensor.Tensor) ([]int64, err
 		number, _ := dim.(json.Number)
 		n, err := number.Int64()
 		if err != nil {
-			return nil, fmt.Errorf("%w: input %q: shape[%d] is not a whole number", ErrValue, spec.Name, i)
+			return nil, fmt.Errorf("%w: input %q: shape[%d] is not a whole number", ErrValue,
+				spec.Name, i)
 		}
 		shape[i] = n
 	}
@@ -152,7 +155,8 @@ func fromRows(specs []tensor.Spec, rows []any) ([]tensor.Tensor, error) {
 		for name, value := range row {
 			column, _ := columns[name].([]any)
 			if len(column) != i {
-				return nil, fmt.Errorf("%w: row %d has no value for %q", ErrValue, len(column), name)
+				return nil, fmt.Errorf("%w: row %d has no value for %q", ErrValue, len(column),
+					name)
 			}
 			columns[name] = append(column, value)
 		}
@@ -194,7 +198,8 @@ func flatten(value any, depth int, texts *[]string, shape *[]int64) error {
 		*shape = append(*shape, int64(len(list)))
 	}
 	if (*shape)[depth] != int64(len(list)) {
-		return fmt.Errorf("%w: the lists are not of one length: %d and %d", ErrValue, (*shape)[depth], len(list))
+		return fmt.Errorf("%w: the lists are not of one length: %d and %d", ErrValue,
+			(*shape)[depth], len(list))
 	}
 	for _, v := range list {
 		if err := flatten(v, depth+1, texts, shape); err != nil {

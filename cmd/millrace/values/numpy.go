@@ -95,7 +95,8 @@ func readArray(r io.Reader) (t tensor.Tensor, err error) {
 	}
 	data, err := io.ReadAll(io.LimitReader(r, n*int64(width)))
 	if err != nil || int64(len(data)) != n*int64(width) {
-		return t, fmt.Errorf("%w: the array is cut short: %d bytes of %d", ErrValue, len(data), n*int64(width))
+		return t, fmt.Errorf("%w: the array is cut short: %d bytes of %d", ErrValue, len(data),
+			n*int64(width))
 	}
 	if d.Fortran {
 		data = rowMajor(data, t.Shape, width)

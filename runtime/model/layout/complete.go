@@ -22,7 +22,8 @@ type Inspected struct {
 // open, with defaultBatch as max_batch_size of a model that seems to have a
 // batch axis. claimed says that the configuration itself asks for batching;
 // else the axes are candidates, which a run has to prove.
-func (f *Folder) Complete(got Inspected, defaultBatch int) (cfg *configpb.ModelConfig, sig *tensor.Signature, claimed bool, err error) {
+func (f *Folder) Complete(got Inspected,
+	defaultBatch int) (cfg *configpb.ModelConfig, sig *tensor.Signature, claimed bool, err error) {
 	cfg = &configpb.ModelConfig{}
 	if f.Config != nil {
 		cfg = proto.Clone(f.Config).(*configpb.ModelConfig)
@@ -36,7 +37,8 @@ func (f *Folder) Complete(got Inspected, defaultBatch int) (cfg *configpb.ModelC
 	if !claimed && candidateAxes(sig) {
 		cfg.MaxBatchSize = int32(defaultBatch)
 		if cfg.SchedulingChoice == nil && defaultBatch > 1 {
-			cfg.SchedulingChoice = &configpb.ModelConfig_DynamicBatching{DynamicBatching: &configpb.ModelDynamicBatching{}}
+			cfg.SchedulingChoice = &configpb.ModelConfig_DynamicBatching{
+				DynamicBatching: &configpb.ModelDynamicBatching{}}
 		}
 	}
 	sig.MaxBatchSize = int(cfg.MaxBatchSize)
@@ -143,15 +145,20 @@ func checkTensors(cfg *configpb.ModelConfig, sig *tensor.Signature) []error {
 	}
 	for i := range sig.Inputs {
 		in := &sig.Inputs[i]
-		has := slices.ContainsFunc(cfg.Input, func(c *configpb.ModelInput) bool { return c.Name == in.Name })
+		has := slices.ContainsFunc(cfg.Input,
+			func(c *configpb.ModelInput) bool { return c.Name == in.Name })
 		if len(cfg.Input) > 0 && !has && !in.Optional {
-			faults = append(faults, fmt.Errorf("%w: the model has the input %q, the configuration has not", ErrConfig, in.Name))
+			faults = append(faults,
+				fmt.Errorf("%w: the model has the input %q, the configuration has not", ErrConfig,
+					in.Name))
 		}
 	}
 	if sig.MaxBatchSize > 0 && len(sig.Inputs) > 0 && sig.Inputs[0].BatchAxis < 0 {
-		faults = append(faults, fmt.Errorf("%w: max_batch_size is %d, but the model's shapes leave no batch axis: "+
-			"input %q is %s; set max_batch_size: 0", ErrConfig, sig.MaxBatchSize, sig.Inputs[0].Name,
-			tensor.FormatShape(sig.Inputs[0].Shape)))
+		faults = append(faults,
+			fmt.Errorf("%w: max_batch_size is %d, but the model's shapes leave no batch axis: "+
+				"input %q is %s; set max_batch_size: 0", ErrConfig, sig.MaxBatchSize,
+				sig.Inputs[0].Name,
+				tensor.FormatShape(sig.Inputs[0].Shape)))
 	}
 	return faults
 }
@@ -164,12 +171,14 @@ func checkTensor(kind string, c configured, specs []tensor.Spec, maxBatch int) e
 		for _, s := range specs {
 			names = append(names, s.Name)
 		}
-		return fmt.Errorf("%w: %s %q is not one of the model, which has %s", ErrConfig, kind, c.GetName(),
+		return fmt.Errorf("%w: %s %q is not one of the model, which has %s", ErrConfig, kind,
+			c.GetName(),
 			strings.Join(names, ", "))
 	}
 	s := &specs[i]
 	if want := DataTypeOf(s.Datatype); c.GetDataType() != want {
-		return fmt.Errorf("%w: %s %q is %s in the configuration, %s in the model", ErrConfig, kind, s.Name,
+		return fmt.Errorf("%w: %s %q is %s in the configuration, %s in the model", ErrConfig, kind,
+			s.Name,
 			c.GetDataType(), want)
 	}
 	dims := slices.Clone(c.GetDims())
@@ -186,7 +195,8 @@ func checkTensor(kind string, c configured, specs []tensor.Spec, maxBatch int) e
 		fits = dims[d] == s.Shape[d] || dims[d] == -1 || s.Shape[d] == -1
 	}
 	if !fits {
-		return fmt.Errorf("%w: %s %q has dims %s in the configuration (batch axis included), %s in the model",
+		return fmt.Errorf(
+			"%w: %s %q has dims %s in the configuration (batch axis included), %s in the model",
 			ErrConfig, kind, s.Name, tensor.FormatShape(dims), tensor.FormatShape(s.Shape))
 	}
 	shape := slices.Clone(s.Shape)
@@ -228,7 +238,8 @@ func fillTensors(cfg *configpb.ModelConfig, sig *tensor.Signature) {
 		for i := range sig.Inputs {
 			s := &sig.Inputs[i]
 			cfg.Input = append(cfg.Input, &configpb.ModelInput{
-				Name: s.Name, DataType: DataTypeOf(s.Datatype), Dims: dims(s), Optional: s.Optional})
+				Name: s.Name, DataType: DataTypeOf(s.Datatype), Dims: dims(s),
+				Optional: s.Optional})
 		}
 	}
 	if len(cfg.Output) == 0 {
@@ -248,7 +259,8 @@ func (f *Folder) labels(cfg *configpb.ModelConfig, sig *tensor.Signature) error 
 		}
 		path := filepath.Join(f.Dir, out.LabelFilename)
 		if !filepath.IsLocal(out.LabelFilename) {
-			return fmt.Errorf("%w: label_filename %q leads out of the folder", ErrConfig, out.LabelFilename)
+			return fmt.Errorf("%w: label_filename %q leads out of the folder", ErrConfig,
+				out.LabelFilename)
 		}
 		if err := inside(f.Dir, path); err != nil {
 			return err

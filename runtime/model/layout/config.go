@@ -51,7 +51,8 @@ var keys = []Key{
 	{"batch_input", Refused, "ragged batching is not served"},
 	{"batch_output", Refused, "ragged batching is not served"},
 	{"optimization", Used, "graph.level and execution_accelerators; the rest is ignored"},
-	{"dynamic_batching", Used, "requests are put together also without it when max_batch_size > 1 is completed"},
+	{"dynamic_batching", Used,
+		"requests are put together also without it when max_batch_size > 1 is completed"},
 	{"sequence_batching", Refused, "sequences are not served"},
 	{"ensemble_scheduling", Refused, "ensembles are not served"},
 	{"instance_group", Used, "count bounds the runs at once; KIND_GPU and gpus choose the device"},
@@ -81,7 +82,8 @@ func ParseConfigJSON(text []byte) (*configpb.ModelConfig, []string, error) {
 	return parse(text, protojson.Unmarshal)
 }
 
-func parse(text []byte, unmarshal func([]byte, proto.Message) error) (*configpb.ModelConfig, []string, error) {
+func parse(text []byte,
+	unmarshal func([]byte, proto.Message) error) (*configpb.ModelConfig, []string, error) {
 	if len(text) > maxConfig {
 		return nil, nil, fmt.Errorf("%w: it is larger than %d bytes", ErrConfig, maxConfig)
 	}
@@ -112,17 +114,21 @@ func checkKeys(cfg *configpb.ModelConfig) ([]string, error) {
 	switch cfg.Platform {
 	case "", "onnxruntime_onnx", "onnx_onnxv1":
 	default:
-		faults = append(faults, fmt.Errorf("%w: platform %q: only onnxruntime_onnx is served", ErrConfig, cfg.Platform))
+		faults = append(faults,
+			fmt.Errorf("%w: platform %q: only onnxruntime_onnx is served", ErrConfig, cfg.Platform))
 	}
 	if cfg.Backend != "" && cfg.Backend != "onnxruntime" {
-		faults = append(faults, fmt.Errorf("%w: backend %q: only onnxruntime is served", ErrConfig, cfg.Backend))
+		faults = append(faults,
+			fmt.Errorf("%w: backend %q: only onnxruntime is served", ErrConfig, cfg.Backend))
 	}
 	if cfg.MaxBatchSize < 0 {
-		faults = append(faults, fmt.Errorf("%w: max_batch_size is %d, must be 0 or more", ErrConfig, cfg.MaxBatchSize))
+		faults = append(faults,
+			fmt.Errorf("%w: max_batch_size is %d, must be 0 or more", ErrConfig, cfg.MaxBatchSize))
 	}
 	for _, in := range cfg.Input {
 		if in.AllowRaggedBatch {
-			faults = append(faults, fmt.Errorf("%w: input %q: allow_ragged_batch is not served", ErrConfig, in.Name))
+			faults = append(faults,
+				fmt.Errorf("%w: input %q: allow_ragged_batch is not served", ErrConfig, in.Name))
 		}
 	}
 	return warnings, errors.Join(faults...)

@@ -60,7 +60,8 @@ func CheckModel(v VersionDir) error {
 		err = errors.New("it has no graph")
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %s is not a complete ONNX model: %w", ErrLayout, filepath.Base(v.File), err)
+		return fmt.Errorf("%w: %s is not a complete ONNX model: %w", ErrLayout,
+			filepath.Base(v.File), err)
 	}
 	return nil
 }

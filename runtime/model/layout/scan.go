@@ -71,9 +71,11 @@ func Scan(root string) ([]Folder, error) {
 			continue
 		}
 		if len(folders) == maxFolders {
-			return nil, fmt.Errorf("%w: more than %d models in one repository", ErrLayout, maxFolders)
+			return nil, fmt.Errorf("%w: more than %d models in one repository", ErrLayout,
+				maxFolders)
 		}
-		if f := ScanFolder(root, e.Name()); len(f.Versions) > 0 || f.Config != nil || f.Fault != nil {
+		if f := ScanFolder(root, e.Name()); len(f.Versions) > 0 || f.Config != nil ||
+			f.Fault != nil {
 			folders = append(folders, f)
 		}
 	}
@@ -89,7 +91,8 @@ func isDir(path string) bool {
 func ScanFolder(root, name string) Folder {
 	f := Folder{Name: name, Dir: filepath.Join(root, name)}
 	if !validName.MatchString(name) {
-		f.Fault = fmt.Errorf("%w: the name %q has characters that names may not have", ErrLayout, name)
+		f.Fault = fmt.Errorf("%w: the name %q has characters that names may not have", ErrLayout,
+			name)
 		return f
 	}
 	if err := inside(root, f.Dir); err != nil {
@@ -102,7 +105,8 @@ func ScanFolder(root, name string) Folder {
 		if f.Fault != nil {
 			f.Fault = fmt.Errorf("config.pbtxt: %w", f.Fault)
 		} else if n := f.Config.Name; n != "" && n != name {
-			f.Fault = fmt.Errorf("%w: config.pbtxt: name is %q, the folder's is %q", ErrConfig, n, name)
+			f.Fault = fmt.Errorf("%w: config.pbtxt: name is %q, the folder's is %q", ErrConfig, n,
+				name)
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		f.Fault = err
@@ -122,7 +126,8 @@ func readBounded(path string) ([]byte, error) {
 	defer file.Close()
 	text, err := io.ReadAll(io.LimitReader(file, maxConfig+1))
 	if err == nil && len(text) > maxConfig {
-		err = fmt.Errorf("%w: %s is larger than %d bytes", ErrConfig, filepath.Base(path), maxConfig)
+		err = fmt.Errorf("%w: %s is larger than %d bytes", ErrConfig, filepath.Base(path),
+			maxConfig)
 	}
 	return text, err
 }
@@ -150,7 +155,8 @@ func (f *Folder) versions() ([]VersionDir, error) {
 			found = append(found, v)
 		}
 	}
-	slices.SortFunc(found, func(a, b VersionDir) int { return CompareVersions(a.Version, b.Version) })
+	slices.SortFunc(found,
+		func(a, b VersionDir) int { return CompareVersions(a.Version, b.Version) })
 	return found, nil
 }
 
@@ -161,7 +167,8 @@ func (f *Folder) version(name, dir string) (v VersionDir, ok bool, err error) {
 		file = defaultFile
 	}
 	if !filepath.IsLocal(file) {
-		return v, false, fmt.Errorf("%w: default_model_filename %q leads out of the folder", ErrLayout, file)
+		return v, false, fmt.Errorf("%w: default_model_filename %q leads out of the folder",
+			ErrLayout, file)
 	}
 	if text, err := readBounded(filepath.Join(dir, "MLmodel")); err == nil {
 		if file, err = mlflowFile(text); err != nil {
@@ -222,7 +229,8 @@ func inside(root, path string) error {
 	}
 	rel, err := filepath.Rel(realRoot, realPath)
 	if err != nil || !filepath.IsLocal(rel) {
-		return fmt.Errorf("%w: %s is a link that leads out of its folder", ErrLayout, filepath.Base(path))
+		return fmt.Errorf("%w: %s is a link that leads out of its folder", ErrLayout,
+			filepath.Base(path))
 	}
 	return nil
 }

@@ -32,7 +32,8 @@ func natural(a, b string) int {
 		y, restB := leading(b)
 		if x[0] <= '9' && x[0] >= '0' && y[0] <= '9' && y[0] >= '0' {
 			u, v := strings.TrimLeft(x, "0"), strings.TrimLeft(y, "0")
-			if c := cmp.Or(cmp.Compare(len(u), len(v)), strings.Compare(u, v), cmp.Compare(len(x), len(y))); c != 0 {
+			if c := cmp.Or(cmp.Compare(len(u), len(v)), strings.Compare(u, v),
+				cmp.Compare(len(x), len(y))); c != 0 {
 				return c
 			}
 		} else if c := strings.Compare(x, y); c != 0 {

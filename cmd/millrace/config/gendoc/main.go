@@ -46,7 +46,8 @@ Flags of ` + "`serve`" + ` stand above the file.
 SIGHUP reads the file again. Log level, models' settings and the list of models to load change at
 once; what needs a new start is logged by name. A file with errors changes nothing.
 
-Sizes are written ` + "`64MiB`" + `, ` + "`10MB`" + ` or in bytes, durations ` + "`1ms`" + `, ` + "`30s`" + `, ` + "`5m`" + `.
+Sizes are written ` + "`64MiB`" + `, ` + "`10MB`" + ` or in bytes, durations ` +
+	"`1ms`" + `, ` + "`30s`" + `, ` + "`5m`" + `.
 
 ` + "```yaml" + `
 server:
@@ -139,7 +140,8 @@ func (w *writer) table(v reflect.Value) {
 		if f.Type.Kind() == reflect.Struct {
 			continue
 		}
-		fmt.Fprintf(w, "%s| `%s` | %s | %s | %s |\n", head, f.Tag.Get("yaml"), values(f.Type, f.Tag),
+		fmt.Fprintf(w, "%s| `%s` | %s | %s | %s |\n", head, f.Tag.Get("yaml"),
+			values(f.Type, f.Tag),
 			defaultOf(v.Field(i)), w.comments[v.Type().Name()+"."+f.Name])
 		head = ""
 	}
