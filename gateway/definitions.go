@@ -3,6 +3,8 @@ package gateway
 //go:generate go run ./gendoc ../docs/metrics.md
 
 import (
+	"slices"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/millrace-ml/millrace/runtime/batch"
@@ -147,3 +149,17 @@ var defTritonFailure = define("counter", "nv_inference_request_failure",
 	"Triton: requests that failed: REJECTED by a full queue or its timeout, CANCELED by the client, "+
 		"failed in the BACKEND, or for OTHER reasons of the server's own.",
 	"model", "version", "reason")
+
+// Outcomes lists what may become of a request, one entry for each label and
+// pair of statuses.
+func Outcomes() []Outcome {
+	all := []Outcome{OK, internal}
+	for i := range outcomes {
+		o := outcomes[i].Outcome
+		o.Text = ""
+		if !slices.Contains(all, o) {
+			all = append(all, o)
+		}
+	}
+	return all
+}
