@@ -146,8 +146,8 @@ func micros(what, help string, of func(*batch.Stats) batch.Duration) reading {
 }
 
 var defTritonFailure = define("counter", "nv_inference_request_failure",
-	"Triton: requests that failed: REJECTED by a full queue or its timeout, CANCELED by the client, "+
-		"failed in the BACKEND, or for OTHER reasons of the server's own.",
+	"Triton: requests that failed: REJECTED by a full queue or its timeout, "+
+		"CANCELED by the client, failed in the BACKEND, or for OTHER reasons of the server's own.",
 	"model", "version", "reason")
 
 // Outcomes lists what may become of a request, one entry for each label and

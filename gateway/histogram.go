@@ -73,7 +73,8 @@ func (h *histogram) collect(d *prometheus.Desc, since time.Time, l ...string) pr
 		octave := i/8 + lowestOctave
 		if i%8 == 0 && octave >= classicFrom && octave <= classicTo {
 			classic = append(classic, &dto.Bucket{
-				UpperBound: proto.Float64(math.Exp2(float64(octave))), CumulativeCount: proto.Uint64(total),
+				UpperBound:      proto.Float64(math.Exp2(float64(octave))),
+				CumulativeCount: proto.Uint64(total),
 			})
 		}
 	}

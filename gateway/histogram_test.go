@@ -83,7 +83,8 @@ func TestHistogramForms(t *testing.T) {
 		classic[b.GetUpperBound()] = b.GetCumulativeCount()
 	}
 	for bound, want := range map[float64]uint64{
-		math.Exp2(-16): 1, math.Exp2(-15): 2, math.Exp2(-10): 2, math.Exp2(-9): 4, 0.5: 4, 1: 5, 16: 5,
+		math.Exp2(-16): 1, math.Exp2(-15): 2, math.Exp2(-10): 2, math.Exp2(-9): 4, 0.5: 4, 1: 5,
+		16: 5,
 	} {
 		if classic[bound] != want {
 			t.Errorf("%d are up to %v s, want %d", classic[bound], bound, want)

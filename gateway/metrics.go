@@ -213,7 +213,8 @@ func (m *Metrics) collectNamed(s sink, name versionName, v *versionMetrics) {
 		for l := range p.outcomes {
 			n := p.outcomes[l].Load()
 			if n > 0 {
-				s.put(defRequests, float64(n), name.model, name.version, protocolNames[i], m.labels[l])
+				s.put(defRequests, float64(n), name.model, name.version, protocolNames[i],
+					m.labels[l])
 			}
 			if m.labels[l] == internal.Label || l == m.index["panic"] || l == m.index["closing"] {
 				broken += n

@@ -130,7 +130,8 @@ func TestMetrics(t *testing.T) {
 	if runs.GetSampleSum() != 50 || float64(runs.GetSampleCount()) != executions {
 		t.Errorf("%v runs, but the batch sizes are %v", executions, runs)
 	}
-	if got := find(all["millrace_model_state"], "model", "digits", "state", "READY"); got.Gauge == nil {
+	if got := find(all["millrace_model_state"], "model", "digits", "state",
+		"READY"); got.Gauge == nil {
 		t.Error("no sample says that digits is ready")
 	}
 	wantOutside(t, all)

@@ -49,8 +49,9 @@ Ten minutes after a version has left, its counters leave too.
 const outcomesIntro = `
 ## Outcomes
 
-Values of the label ` + "`outcome`" + `. ` + "`ok`" + ` is an answer; ` + "`internal` and `panic`" + ` are bugs of the
-server and worth an alarm at any rate above none; the others are the client's or the load's.
+Values of the label ` + "`outcome`" + `. ` + "`ok`" + ` is an answer;
+` + "`internal` and `panic`" + ` are bugs of the server and worth an alarm
+at any rate above none; the others are the client's or the load's.
 
 | outcome | HTTP | gRPC |
 |---|---|---|
@@ -60,15 +61,16 @@ const triton = `
 ## Under Triton's names
 
 Dashboards and autoscalers made for Triton find these. Counts and times have Triton's meaning: a
-time counts in full for each request of a run, and ` + "`_us`" + ` are microseconds. What Triton has of
-caches, GPUs and pinned memory is left out.
+time counts in full for each request of a run, and ` + "`_us`" + ` are microseconds.
+What Triton has of caches, GPUs and pinned memory is left out.
 `
 
 const outside = `
 ## Go and the process
 
-` + "`go_*`" + ` are those of the Go runtime, ` + "`process_*`" + ` those of the process: CPU time, resident memory (models
-included), open files. Their meaning is that of the Prometheus client for Go.
+` + "`go_*`" + ` are those of the Go runtime, ` + "`process_*`" + ` those of the process:
+CPU time, resident memory (models included), open files.
+Their meaning is that of the Prometheus client for Go.
 `
 
 // page returns the whole page.
