@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"fmt"
 	"net"
 	"os"
 	"strconv"
@@ -408,7 +407,7 @@ func (c *conn) drop(p *poller) verdict {
 func (c *conn) close() {
 	if x := c.x; x != nil {
 		c.x = nil
-		c.lane.core.Finish(x, fmt.Errorf("%w: the body ended before its Content-Length", wire.ErrBadRequest))
+		c.lane.core.Finish(x, errShortBody)
 	}
 	c.lane.leave(c)
 	_ = unix.Close(c.fd)

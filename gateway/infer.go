@@ -20,6 +20,9 @@ const (
 	prefetched = 8 << 10
 )
 
+// errShortBody is returned when the client ended its request early.
+var errShortBody = fmt.Errorf("%w: the body ended before its Content-Length", wire.ErrBadRequest)
+
 // infer answers POST /v2/models/{model}[/versions/{version}]/infer.
 func (h *HTTP) infer(ctx *fasthttp.RequestCtx, p *target) {
 	x, err := h.core.Begin(p.model, p.version, ProtocolHTTP)
@@ -105,7 +108,7 @@ func (h *HTTP) readBody(ctx *fasthttp.RequestCtx, x *Exchange) ([]byte, error) {
 		if _, err := io.ReadFull(stream, x.body); isTimeout(err) {
 			return nil, ErrTooSlow
 		} else if err != nil {
-			return nil, fmt.Errorf("%w: the body ended before its Content-Length", wire.ErrBadRequest)
+			return nil, errShortBody
 		}
 		return x.body, nil
 	}
@@ -162,7 +165,8 @@ func (h *HTTP) answer(ctx *fasthttp.RequestCtx, x *Exchange) error {
 	} else {
 		ctx.Response.Header.SetContentTypeBytes(contentBinary)
 		var digits [20]byte
-		ctx.Response.Header.SetBytesV(headerLength, strconv.AppendInt(digits[:0], int64(jsonLen), 10))
+		length := strconv.AppendInt(digits[:0], int64(jsonLen), 10)
+		ctx.Response.Header.SetBytesV(headerLength, length)
 	}
 	accept := accepted(ctx.Request.Header.Peek("Accept-Encoding"))
 	if packed := compress(nil, body, accept); packed != nil {

@@ -154,7 +154,8 @@ func (r *run) interleave(i, axis int) ([]byte, error) {
 // row behind it. Strings have no fixed size, so that they need axis 0.
 func sides(t *tensor.Tensor, axis int) (outer, inner int, err error) {
 	if t.Datatype == tensor.Bytes {
-		return 0, 0, fmt.Errorf("batch: BYTES tensor %q has batch axis %d, only 0 works", t.Name, axis)
+		return 0, 0, fmt.Errorf("batch: BYTES tensor %q has batch axis %d, only 0 works",
+			t.Name, axis)
 	}
 	outer, inner = 1, t.Datatype.Size()
 	for d, n := range t.Shape {

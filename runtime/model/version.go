@@ -169,16 +169,17 @@ func (v *Version) check(inputs []tensor.Tensor) (int, error) {
 			return 0, v.missing(inputs)
 		}
 		if !tensor.Fits(in.Shape, spec.Shape) {
-			return 0, fmt.Errorf("%w: unexpected shape for input '%s' for model '%s'. Expected %s, got %s",
-				ErrBadInput, spec.Name, v.name, tensor.FormatShape(spec.Shape), tensor.FormatShape(in.Shape))
+			return 0, fmt.Errorf("%w: unexpected shape for input '%s' for model '%s'. "+
+				"Expected %s, got %s", ErrBadInput, spec.Name, v.name,
+				tensor.FormatShape(spec.Shape), tensor.FormatShape(in.Shape))
 		}
 		if spec.BatchAxis < 0 || v.sig.MaxBatchSize == 0 {
 			continue
 		}
 		n := in.Shape[spec.BatchAxis]
 		if rows >= 0 && n != rows {
-			return 0, fmt.Errorf("%w: input '%s' batch size does not match other inputs for '%s': %d, not %d",
-				ErrBadInput, spec.Name, v.name, n, rows)
+			return 0, fmt.Errorf("%w: input '%s' batch size does not match other inputs for '%s': "+
+				"%d, not %d", ErrBadInput, spec.Name, v.name, n, rows)
 		}
 		rows = n
 	}
@@ -205,7 +206,8 @@ func (v *Version) missing(inputs []tensor.Tensor) error {
 			missing = append(missing, name)
 		}
 	}
-	return fmt.Errorf("%w: expected %d inputs but got %d inputs for model '%s'. Got input(s) [%s], "+
-		"but missing required input(s) [%s]. Please provide all required input(s)", ErrBadInput,
+	return fmt.Errorf("%w: expected %d inputs but got %d inputs for model '%s'. "+
+		"Got input(s) [%s], but missing required input(s) [%s]. "+
+		"Please provide all required input(s)", ErrBadInput,
 		len(v.sig.Inputs), len(got), v.name, strings.Join(got, ","), strings.Join(missing, ","))
 }
