@@ -317,7 +317,8 @@ func (c *conn) encode(x *Exchange) (answer []byte, err error) {
 	}
 	head = append(head, "\r\n\r\n"...)
 	if packed != nil {
-		return append(head, packed...), nil
+		x.out = append(append(x.out[:0], head...), packed...)
+		return x.out, nil
 	}
 	from := headRoom - len(head)
 	copy(out[from:], head)
