@@ -35,6 +35,7 @@ type server struct {
 	front           *gateway.HTTP
 	address         string
 	network, memory *fasthttp.Client
+	dialMemory      func() (net.Conn, error)
 }
 
 // serve serves the models of a folder until the test ends.
@@ -92,7 +93,7 @@ func serve(t *testing.T, mode model.Mode, folder string,
 	})
 	address := network.Addr().String()
 	return &server{
-		core: core, front: front, address: address,
+		core: core, front: front, address: address, dialMemory: memory.Dial,
 		network: &fasthttp.Client{Dial: func(string) (net.Conn,
 			error) {
 			return net.Dial("tcp", address)
