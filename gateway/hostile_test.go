@@ -48,7 +48,7 @@ type way struct {
 func (s *server) ways() []way {
 	return []way{
 		{"lane", func() (net.Conn, error) { return net.Dial("tcp", s.address) }},
-		{"fasthttp", s.dialMemory},
+		{"fasthttp", func() (net.Conn, error) { return net.Dial("tcp", s.hidden) }},
 	}
 }
 
