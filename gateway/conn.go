@@ -166,6 +166,9 @@ func (c *conn) readHead(p *poller) verdict {
 			return gone
 		}
 		c.in = append(c.in, data...)
+		if c.more {
+			return proceed
+		}
 		return pause
 	}
 	return c.begin(p, data)
@@ -187,9 +190,6 @@ func (c *conn) begin(p *poller, data []byte) verdict {
 		return proceed
 	}
 	c.x = x
-	if cap(x.body) < h.body {
-		x.body = make([]byte, h.body)
-	}
 	x.body = append(x.body[:0], body...)
 	if len(body) < h.body {
 		return c.readBody(p)
