@@ -93,4 +93,3 @@ func modelError(err error) error {
 	}
 	return err
 }
-
