@@ -62,8 +62,18 @@ func newServe() *cobra.Command {
 	return cmd
 }
 
-// config puts the flags that were given over the file or the defaults.
+// config returns the settings of a server, which needs folders with models.
 func (f *serveFlags) config(given func(string) bool) (config.Config, error) {
+	c, err := f.settings(given)
+	if err == nil && len(c.Repository.Paths) == 0 {
+		return c, errors.New("there is no folder with models; give one with --models DIR, " +
+			"or a settings file with repository.paths by -c FILE")
+	}
+	return c, err
+}
+
+// settings puts the flags that were given over the file or the defaults.
+func (f *serveFlags) settings(given func(string) bool) (config.Config, error) {
 	c := config.Default()
 	if f.file != "" {
 		var err error
@@ -89,10 +99,6 @@ func (f *serveFlags) config(given func(string) bool) (config.Config, error) {
 		if given(o.flag) {
 			*o.into = o.value
 		}
-	}
-	if len(c.Repository.Paths) == 0 {
-		return c, errors.New("there is no folder with models; give one with --models DIR, " +
-			"or a settings file with repository.paths by -c FILE")
 	}
 	if c.Repository.Trial.Cache == "" {
 		if dir, err := os.UserCacheDir(); err == nil {
