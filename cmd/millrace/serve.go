@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/millrace-ml/millrace/cmd/millrace/config"
+	"github.com/millrace-ml/millrace/runtime/model"
 )
 
 // serveFlags are what the command line says; they stand above the file.
@@ -127,6 +128,7 @@ func serve(ctx context.Context, load func() (config.Config, error), reloads bool
 	if err != nil {
 		return err
 	}
+	logLoaded(log, s.models.Index(false))
 	fmt.Fprintln(os.Stderr, s.listening())
 	for {
 		select {
@@ -148,6 +150,26 @@ func serve(ctx context.Context, load func() (config.Config, error), reloads bool
 			return s.stop()
 		}
 	}
+}
+
+// logLoaded says in one line what the server begins with.
+func logLoaded(log *slog.Logger, index []model.IndexEntry) {
+	ready := 0
+	var failed []string
+	for _, e := range index {
+		switch e.State {
+		case model.StateReady:
+			ready++
+		case model.StateUnavailable:
+			failed = append(failed, e.Name)
+		}
+	}
+	if len(failed) > 0 {
+		log.Warn("models loaded, but not all", "ready", ready, "failed", len(failed), "models",
+			strings.Join(failed, " "), "reasons", "see `millrace models`")
+		return
+	}
+	log.Info("models loaded", "ready", ready, "failed", 0)
 }
 
 // newLogger logs to standard error.
