@@ -102,6 +102,7 @@ func newModelsLoad() *cobra.Command {
 		},
 	}
 	urlFlag(cmd, &url)
+	cmd.ValidArgsFunction = completeModels(&url)
 	cmd.Flags().StringVar(&config, "config", "",
 		"file with a model configuration in JSON, in place of config.pbtxt")
 	return cmd
@@ -124,5 +125,6 @@ func newModelsUnload() *cobra.Command {
 		},
 	}
 	urlFlag(cmd, &url)
+	cmd.ValidArgsFunction = completeModels(&url)
 	return cmd
 }

@@ -335,6 +335,12 @@ func (r *Repository) load(ctx context.Context, root string, f layout.Folder,
 	if err != nil {
 		return nil, err
 	}
+	return r.open(f, v, result)
+}
+
+// open loads a version that has passed its trial.
+func (r *Repository) open(f layout.Folder, v layout.VersionDir,
+	result trialResult) (*Version, error) {
 	began := time.Now()
 	session, err := r.opts.Runtime.NewSession(v.File,
 		sessionConfig(f.Config, f.Name, r.opts.Defaults.Session))
