@@ -31,7 +31,7 @@ func (f *Folder) Complete(got Inspected,
 	if f.Config != nil {
 		cfg = proto.Clone(f.Config).(*configpb.ModelConfig)
 	}
-	claimed = f.Config != nil && (cfg.MaxBatchSize > 0 || len(cfg.Input) > 0)
+	claimed = cfg.MaxBatchSize > 0 || len(cfg.Input) > 0 || fullOutputs(cfg, got.Outputs)
 	cfg.Name, cfg.Platform, cfg.Backend = f.Name, "onnxruntime_onnx", "onnxruntime"
 	if cfg.DefaultModelFilename == "" {
 		cfg.DefaultModelFilename = defaultFile
@@ -59,6 +59,16 @@ func (f *Folder) Complete(got Inspected,
 	}
 	fillTensors(cfg, sig)
 	return cfg, sig, claimed, nil
+}
+
+// fullOutputs says whether a configuration lists outputs with as many
+// dimensions as they have in the model: then it claims that there is no batch axis.
+func fullOutputs(cfg *configpb.ModelConfig, outputs []tensor.Spec) bool {
+	return slices.ContainsFunc(cfg.Output, func(out *configpb.ModelOutput) bool {
+		return slices.ContainsFunc(outputs, func(s tensor.Spec) bool {
+			return s.Name == out.Name && len(s.Shape) == len(out.Dims)
+		})
+	})
 }
 
 // candidateAxes sets the batch axis of each input and output to where it may

@@ -123,11 +123,11 @@ func (m *MLflow) narrow(sig *tensor.Signature) error {
 	}
 	in := half{"input", m.Inputs, sig.Inputs}
 	out := half{"output", m.Outputs, sig.Outputs}
-	faults := append(in.narrow(), out.narrow()...)
-	for i := range faults {
-		faults[i] = fmt.Errorf("%w: the signature in MLmodel: %w", ErrLayout, faults[i])
+	fault := errors.Join(append(in.narrow(), out.narrow()...)...)
+	if fault != nil {
+		return fmt.Errorf("%w: the signature in MLmodel: %w", ErrLayout, fault)
 	}
-	return errors.Join(faults...)
+	return nil
 }
 
 // half is the inputs or the outputs: what MLflow says and what the model does.
