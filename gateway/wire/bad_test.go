@@ -100,6 +100,8 @@ func TestBadParameters(t *testing.T) {
 		wantBad(t, &simple, want, `{"parameters":{`+parameters+
 			`},"inputs":[{"name":"INPUT0","shape":[1],"datatype":"INT32","data":[1]}]}`)
 	}
+	f(`"priority"5`, `expected ':', got '5'`)
+	f(`"mine"5`, `expected ':', got '5'`)
 	f(`"priority":-1`, `parameter "priority" must be an integer of 0 or more`)
 	f(`"priority":1.5`, `parameter "priority" must be an integer of 0 or more`)
 	f(`"priority":"-1"`, `parameter "priority" must be a number`)
