@@ -105,7 +105,8 @@ func TestComplete(t *testing.T) {
 	f(``, "x FP32 3,4", "y FP32 3", "[0] [3,4] [3,4]")
 	f(`max_batch_size: 8`, x, y, "[8] [-1,4] [4] claimed")
 	f(`max_batch_size: 8`, "x FP32 3,4", "y FP32 3", "leave no batch axis")
-	f(`input [ { name: "x" data_type: TYPE_FP32 dims: [ -1, 4 ] } ]`, x, y, "[0] [-1,4] [-1,4] claimed")
+	f(`input [ { name: "x" data_type: TYPE_FP32 dims: [ -1, 4 ] } ]`, x, y,
+		"[0] [-1,4] [-1,4] claimed")
 	f(`max_batch_size: 8 input [ { name: "x" data_type: TYPE_FP32 dims: [ 4 ] } ]`, x, y,
 		"[8] [-1,4] [4] claimed")
 	f(`max_batch_size: 8 input [ { name: "x" data_type: TYPE_FP32 dims: [ 3 ] } ]`,
