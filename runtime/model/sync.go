@@ -203,6 +203,7 @@ func (r *Repository) sweep(there map[string]bool) {
 		for _, version := range r.Versions(name) {
 			if r.settled(key{name, version}, gone) {
 				r.retire(name, version, "")
+				delete(r.marks, key{name, version})
 			}
 		}
 	}
