@@ -93,7 +93,10 @@ func (r *trialResult) try(job trialJob) error {
 		}
 		job.Library = found.Path
 	}
-	rt, err := ort.Open(ort.Config{Library: job.Library, Level: slog.LevelError})
+	// What stands on the error stream is why this process died: nothing of the
+	// models before.
+	rt, err := ort.Open(ort.Config{Library: job.Library, Level: slog.LevelError,
+		Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
