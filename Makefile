@@ -58,7 +58,7 @@ models: ## train the sample models of configs/models anew
 
 .PHONY: docs
 docs: ## renew the pages of docs/ that are made from the code
-	go generate ./cmd/... ./gateway/...
+	go generate ./cmd/... ./gateway/... ./runtime/model/...
 
 .PHONY: clean
 clean: ## remove what was built; the cache stays

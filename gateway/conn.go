@@ -166,6 +166,9 @@ func (c *conn) readHead(p *poller) verdict {
 			return gone
 		}
 		c.in = append(c.in, data...)
+		if c.more {
+			return proceed
+		}
 		return pause
 	}
 	return c.begin(p, data)
@@ -187,9 +190,6 @@ func (c *conn) begin(p *poller, data []byte) verdict {
 		return proceed
 	}
 	c.x = x
-	if cap(x.body) < h.body {
-		x.body = make([]byte, h.body)
-	}
 	x.body = append(x.body[:0], body...)
 	if len(body) < h.body {
 		return c.readBody(p)
@@ -317,7 +317,8 @@ func (c *conn) encode(x *Exchange) (answer []byte, err error) {
 	}
 	head = append(head, "\r\n\r\n"...)
 	if packed != nil {
-		return append(head, packed...), nil
+		x.out = append(append(x.out[:0], head...), packed...)
+		return x.out, nil
 	}
 	from := headRoom - len(head)
 	copy(out[from:], head)

@@ -1,9 +1,11 @@
 package gateway
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -166,7 +168,7 @@ func (h *HTTP) repository(ctx *fasthttp.RequestCtx, p *target) error {
 		case actionLoad:
 			err = h.load(string(p.model), body)
 		default:
-			err = h.core.Unload(string(p.model))
+			err = h.unload(string(p.model), body)
 		}
 	}
 	h.core.Finish(x, err)
@@ -204,16 +206,43 @@ func (h *HTTP) load(name string, body []byte) error {
 			return fmt.Errorf("%w: the body of load: %v", wire.ErrBadRequest, err)
 		}
 	}
-	var o model.LoadOptions
+	o := model.LoadOptions{Files: make(map[string][]byte)}
 	for key, value := range ask.Parameters {
 		text, ok := value.(string)
-		if key != "config" || !ok {
-			return fmt.Errorf("%w: load takes the parameter \"config\", a string of JSON; got %s",
-				wire.ErrBadRequest, strconv.Quote(string(clip([]byte(key)))))
+		path, file := strings.CutPrefix(key, "file:")
+		if !ok || !file && key != "config" {
+			return fmt.Errorf("%w: load takes the parameters \"config\", a string of JSON, and "+
+				"\"file:<version>/<path>\", a string of base64; got %s", wire.ErrBadRequest,
+				strconv.Quote(string(clip([]byte(key)))))
 		}
-		o.Config = []byte(text)
+		if !file {
+			o.Config = []byte(text)
+			continue
+		}
+		data, err := base64.StdEncoding.DecodeString(text)
+		if err != nil {
+			return fmt.Errorf("%w: the parameter %s is not base64: %v", wire.ErrBadRequest,
+				strconv.Quote(string(clip([]byte(key)))), err)
+		}
+		o.Files[path] = data
 	}
 	return h.core.Load(name, o)
+}
+
+// unload takes a model out of service. There are no ensembles, so that no model
+// depends on another and unload_dependents changes nothing.
+func (h *HTTP) unload(name string, body []byte) error {
+	var ask struct {
+		Parameters struct {
+			Dependents bool `json:"unload_dependents"`
+		} `json:"parameters"`
+	}
+	if len(body) > 0 {
+		if err := json.Unmarshal(body, &ask); err != nil {
+			return fmt.Errorf("%w: the body of unload: %v", wire.ErrBadRequest, err)
+		}
+	}
+	return h.core.Unload(name)
 }
 
 // logging answers the logging extension.

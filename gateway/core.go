@@ -18,6 +18,7 @@ import (
 	"github.com/millrace-ml/millrace/gateway/wire"
 	"github.com/millrace-ml/millrace/runtime/batch"
 	"github.com/millrace-ml/millrace/runtime/model"
+	"github.com/millrace-ml/millrace/runtime/tensor"
 )
 
 // Config says how requests are admitted and answered.
@@ -73,10 +74,11 @@ type Exchange struct {
 	Start    int64 // as batch.Now
 
 	began *versionMetrics
-	bytes int64  // counted in bytesInFlight
-	body  []byte // memory for the body as it came
-	plain []byte // memory for the body without its Content-Encoding
-	out   []byte // memory for the answer as the lane sends it
+	bytes int64        // counted in bytesInFlight
+	body  []byte       // memory for the body as it came
+	large tensor.Arena // in which body lies when it has more than keepBody bytes
+	plain []byte       // memory for the body without its Content-Encoding
+	out   []byte       // memory for the answer as the lane sends it
 }
 
 // keepBody bounds the memory for bodies that an idle Exchange keeps.
@@ -125,10 +127,14 @@ func (c *Core) admit(h *head) (*Exchange, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.Reserve(x, int64(h.body)); err != nil {
-		if err == ErrTooLarge {
-			err = c.tooLarge()
-		}
+	err = c.Reserve(x, int64(h.body))
+	if err == ErrTooLarge {
+		err = c.tooLarge()
+	}
+	if err == nil {
+		err = x.makeRoom(h.body)
+	}
+	if err != nil {
 		c.Finish(x, err)
 		return nil, err
 	}
@@ -151,6 +157,22 @@ func (c *Core) Reserve(x *Exchange, n int64) error {
 	}
 	x.bytes += n
 	return nil
+}
+
+// makeRoom sees to it that body has room for n bytes. Clients announce large
+// bodies that never come: a large one gets memory of its own from the system,
+// which takes it for real only as bytes arrive. The Go heap would clear it first.
+func (x *Exchange) makeRoom(n int) error {
+	if cap(x.body) >= n {
+		return nil
+	}
+	if n <= keepBody {
+		x.body = make([]byte, n)
+		return nil
+	}
+	var err error
+	x.body, err = x.large.Alloc(n)
+	return err
 }
 
 // Deadline sets when the answer is of no more use, in nanoseconds from the
@@ -247,6 +269,7 @@ func (c *Core) free(x *Exchange) {
 	x.Request.Reset()
 	if cap(x.body) > keepBody {
 		x.body = nil
+		x.large.Free()
 	}
 	if cap(x.plain) > keepBody {
 		x.plain = nil

@@ -62,10 +62,12 @@ func NewHTTP(core *Core, cfg HTTPConfig, log *slog.Logger) (*HTTP, error) {
 		NoDefaultDate:         true,
 		CloseOnShutdown:       true,
 		StreamRequestBody:     true,
-		ReadBufferSize:        cfg.HeaderBytes,
-		Concurrency:           cfg.Connections,
-		ReadTimeout:           cfg.ReadTimeout,
-		IdleTimeout:           cfg.IdleTimeout,
+		// Forms are not read: their files would go to the disk, without a bound.
+		DisablePreParseMultipartForm: true,
+		ReadBufferSize:               cfg.HeaderBytes,
+		Concurrency:                  cfg.Connections,
+		ReadTimeout:                  cfg.ReadTimeout,
+		IdleTimeout:                  cfg.IdleTimeout,
 		// Bodies are read by the handler, which bounds them; see readBody.
 		MaxRequestBodySize: 1 << 40,
 	}
@@ -121,6 +123,8 @@ func (h *HTTP) refuse(ctx *fasthttp.RequestCtx, err error) {
 			strconv.Itoa(h.server.ReadBufferSize)+" bytes"
 	case isTimeout(err):
 		status, text = 408, ErrTooSlow.Error()
+	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		status, text = 413, h.core.tooLarge().Error()
 	}
 	h.core.metrics.refuse(status)
 	h.writeError(ctx, status, text)
@@ -134,8 +138,13 @@ func (h *HTTP) handle(ctx *fasthttp.RequestCtx) {
 			h.fail(ctx, ErrPanic)
 		}
 	}()
+	if err := checkFraming(&ctx.Request.Header); err != nil {
+		ctx.SetConnectionClose()
+		h.fail(ctx, err)
+		return
+	}
 	var p target
-	if err := p.parse(ctx); err != nil {
+	if err := p.parse(ctx.Request.Header.RequestURI()); err != nil {
 		h.fail(ctx, err)
 		return
 	}
@@ -206,26 +215,17 @@ type target struct {
 	model, version []byte
 }
 
-// parse reads the path, without the normalisation that fasthttp's own URI does:
-// a name is what stands between two slashes, percent-decoded.
-func (p *target) parse(ctx *fasthttp.RequestCtx) error {
-	path := ctx.Request.Header.RequestURI()
-	if i := bytes.IndexByte(path, '?'); i >= 0 {
-		path = path[:i]
+// parse reads a request's target: a path, or a whole URL as proxies send it. A
+// name is what stands between two slashes, percent-decoded once; the
+// normalisation that fasthttp's own URI does is not done.
+func (p *target) parse(uri []byte) error {
+	path, _, _ := bytes.Cut(uri, []byte("?"))
+	if len(path) > 0 && path[0] != '/' {
+		_, rest, _ := bytes.Cut(path, []byte("://"))
+		path = rest[min(uint(bytes.IndexByte(rest, '/')), uint(len(rest))):]
 	}
 	rest, ok := bytes.CutPrefix(path, []byte("/v2"))
 	if !ok || len(rest) > 0 && rest[0] != '/' {
-		if i := bytes.Index(path, []byte("://")); i > 0 { // absolute form, as proxies send
-			return p.parsePath(ctx.Path())
-		}
-		return ErrNotFound
-	}
-	return p.parseRest(rest)
-}
-
-func (p *target) parsePath(path []byte) error {
-	rest, ok := bytes.CutPrefix(path, []byte("/v2"))
-	if !ok {
 		return ErrNotFound
 	}
 	return p.parseRest(rest)
@@ -251,6 +251,9 @@ func (p *target) parseRest(rest []byte) error {
 		v, rest, _ = bytes.Cut(versions, []byte("/"))
 		if p.version, err = unescape(v); err != nil {
 			return err
+		}
+		if len(p.version) == 0 {
+			return ErrNotFound
 		}
 	}
 	switch string(rest) {

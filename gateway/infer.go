@@ -101,8 +101,8 @@ func (h *HTTP) readBody(ctx *fasthttp.RequestCtx, x *Exchange) ([]byte, error) {
 		if err := h.core.Reserve(x, int64(length)); err != nil {
 			return nil, err
 		}
-		if cap(x.body) < length {
-			x.body = make([]byte, length)
+		if err := x.makeRoom(length); err != nil {
+			return nil, err
 		}
 		x.body = x.body[:length]
 		if _, err := io.ReadFull(stream, x.body); isTimeout(err) {

@@ -35,6 +35,15 @@ type server struct {
 	front           *gateway.HTTP
 	address         string
 	network, memory *fasthttp.Client
+	hidden          string // address of a socket that the lane takes for none
+}
+
+// hiding is a listener whose connections do not show that they are sockets.
+type hiding struct{ net.Listener }
+
+func (h hiding) Accept() (net.Conn, error) {
+	c, err := h.Listener.Accept()
+	return struct{ net.Conn }{c}, err
 }
 
 // serve serves the models of a folder until the test ends.
@@ -71,8 +80,12 @@ func serve(t *testing.T, mode model.Mode, folder string,
 	if err != nil {
 		t.Fatal(err)
 	}
+	hidden, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
 	var serving sync.WaitGroup
-	for _, ln := range []net.Listener{network, memory} {
+	for _, ln := range []net.Listener{network, memory, hiding{hidden}} {
 		serving.Go(func() {
 			if err := front.Serve(ln); err != nil {
 				t.Error(err)
@@ -92,7 +105,7 @@ func serve(t *testing.T, mode model.Mode, folder string,
 	})
 	address := network.Addr().String()
 	return &server{
-		core: core, front: front, address: address,
+		core: core, front: front, address: address, hidden: hidden.Addr().String(),
 		network: &fasthttp.Client{Dial: func(string) (net.Conn,
 			error) {
 			return net.Dial("tcp", address)

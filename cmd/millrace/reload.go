@@ -20,6 +20,8 @@ func (s *server) reload(ctx context.Context, next config.Config) {
 		s.reloadModels(ctx, before.Repository.Load, next.Repository.Load)
 		s.cfg.Repository.Load = next.Repository.Load
 	}
+	s.models.Configure(ctx, modelSettings(next.Models))
+	s.cfg.Models = next.Models
 	s.cfg.Server.Log.Level = next.Server.Log.Level
 	s.cfg.Server.Grace = next.Server.Grace
 	if keys := changed(reflect.ValueOf(s.cfg), reflect.ValueOf(next), ""); len(keys) > 0 {

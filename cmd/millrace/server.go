@@ -264,14 +264,6 @@ func modelOptions(c *config.Config, rt *ort.Runtime, log *slog.Logger) model.Opt
 			Memory: int64(c.Repository.Trial.Memory), Timeout: c.Repository.Trial.Timeout,
 			Cache: c.Repository.Trial.Cache,
 		},
-		Defaults: d, Logger: log,
+		Defaults: d, Models: modelSettings(c.Models), Logger: log,
 	}
-}
-
-func providers(list []config.Provider) []ort.Provider {
-	var out []ort.Provider
-	for _, p := range list {
-		out = append(out, ort.Provider{Name: p.Name, Options: p.Options})
-	}
-	return out
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -60,28 +61,38 @@ func (s *Server) exchange(ctx context.Context, x *gateway.Exchange, f *frame) er
 		x.Deadline(max(1, int64(time.Until(deadline))))
 	}
 	x.Ticket.Cancel = ctx.Done()
-	if err := wire.DecodeProto(&x.Request, x.Version.Signature(), body); err != nil {
+	if err := s.decode(x, body); err != nil {
 		return err
 	}
 	if err := s.core.Infer(x); err != nil {
 		return err
 	}
-	var err error
+	return s.encode(x, f)
+}
+
+// decode makes tensors of the message.
+func (s *Server) decode(x *gateway.Exchange, body []byte) (err error) {
+	defer s.catch(&err, "decode")
+	return wire.DecodeProto(&x.Request, x.Version.Signature(), body)
+}
+
+// encode makes a message of the answer.
+func (s *Server) encode(x *gateway.Exchange, f *frame) (err error) {
+	defer s.catch(&err, "encode")
 	f.out, err = wire.AppendProto(f.out[:0], &x.Request, &x.Answer)
 	return err
 }
 
 // modelStreamInfer answers the requests of a stream as they finish. An error
 // of one request is an answer; the stream goes on.
-func modelStreamInfer(srv any, stream grpc.ServerStream) error {
-	s := srv.(*service)
+func modelStreamInfer(srv any, ss grpc.ServerStream) error {
+	s, st := srv.(*service), ss.(*stream)
 	slots := make(chan struct{}, s.cfg.StreamInFlight)
-	var wait sync.WaitGroup
-	defer wait.Wait()
+	defer st.answering.Wait()
 	var sending sync.Mutex
 	for {
 		f := frames.Get().(*frame)
-		if err := stream.RecvMsg(f); err != nil {
+		if err := st.RecvMsg(f); err != nil {
 			f.free()
 			if errors.Is(err, io.EOF) {
 				return nil
@@ -89,30 +100,78 @@ func modelStreamInfer(srv any, stream grpc.ServerStream) error {
 			return err
 		}
 		slots <- struct{}{}
-		wait.Go(func() {
-			s.answer(stream, f, &sending)
+		if !st.begin() {
+			f.free()
+			return s.failure(gateway.ErrClosing)
+		}
+		go func() {
+			defer st.answering.Done()
+			s.answer(st, f, &sending)
 			<-slots
-		})
+		}()
 	}
 }
 
-// answer answers one request of a stream. A stream whose client has gone
-// reports that to its receiving side.
+// inferGuarded is infer where no interceptor takes a panic.
+func (s *Server) inferGuarded(ctx context.Context, f *frame) (err error) {
+	defer s.catch(&err, "ModelStreamInfer")
+	return s.infer(ctx, f)
+}
+
+// answer answers one request of a stream; an error carries the request's id,
+// since answers come in the order in which they are ready. A stream whose
+// client has gone reports that to its receiving side.
 func (s *Server) answer(stream grpc.ServerStream, f *frame, sending *sync.Mutex) {
-	err := s.infer(stream.Context(), f)
+	err := s.inferGuarded(stream.Context(), f)
 	out := frames.Get().(*frame)
+	out.out = out.out[:0]
 	if err != nil {
 		_, text := gateway.Classify(err)
-		out.out = protowire.AppendTag(out.out[:0], 1, protowire.BytesType)
+		out.out = protowire.AppendTag(out.out, streamError, protowire.BytesType)
 		out.out = protowire.AppendString(out.out, text)
-	} else {
-		out.out = protowire.AppendTag(out.out[:0], 2, protowire.BytesType)
-		out.out = protowire.AppendBytes(out.out, f.out)
+		f.out = f.out[:0]
+		if id := requestID(f.in.ReadOnlyData()); len(id) > 0 {
+			f.out = protowire.AppendTag(f.out, messageID, protowire.BytesType)
+			f.out = protowire.AppendBytes(f.out, id)
+		}
 	}
+	out.out = protowire.AppendTag(out.out, streamResponse, protowire.BytesType)
+	out.out = protowire.AppendBytes(out.out, f.out)
 	f.free()
 	sending.Lock()
 	defer sending.Unlock()
 	if err := stream.SendMsg(out); err != nil {
 		s.log.Debug("cannot send on a stream", "error", err)
 	}
+}
+
+// Field numbers of ModelStreamInferResponse, and of the id in both a
+// ModelInferRequest and a ModelInferResponse.
+const streamError, streamResponse, messageID = 1, 2, 3
+
+// maxID bounds the ids that come back, in bytes.
+const maxID = 4096
+
+// requestID returns the id of a ModelInferRequest, nil where the message is
+// broken before it or the id is too long to come back.
+func requestID(body []byte) []byte {
+	for len(body) > 0 {
+		number, kind, n := protowire.ConsumeTag(body)
+		if n < 0 {
+			return nil
+		}
+		body = body[n:]
+		if number == messageID && kind == protowire.BytesType {
+			id, n := protowire.ConsumeBytes(body)
+			if n < 0 || len(id) > maxID || !utf8.Valid(id) {
+				return nil
+			}
+			return id
+		}
+		if n = protowire.ConsumeFieldValue(number, kind, body); n < 0 {
+			return nil
+		}
+		body = body[n:]
+	}
+	return nil
 }

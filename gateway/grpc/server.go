@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"runtime"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -46,11 +47,16 @@ type Server struct {
 	log    *slog.Logger
 	server *grpc.Server
 	health *health.Server
+
+	draining chan struct{} // closed when streams have to end
+	once     sync.Once     // closes it
 }
 
 // New returns a front on core; Serve starts it.
 func New(core *gateway.Core, cfg Config, log *slog.Logger) *Server {
-	s := &Server{core: core, cfg: cfg, log: log, health: health.NewServer()}
+	s := &Server{
+		core: core, cfg: cfg, log: log, health: health.NewServer(), draining: make(chan struct{}),
+	}
 	s.server = grpc.NewServer(
 		grpc.ForceServerCodecV2(codec{}),
 		grpc.MaxRecvMsgSize(cfg.MaxMessageBytes),
@@ -62,8 +68,8 @@ func New(core *gateway.Core, cfg Config, log *slog.Logger) *Server {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
 			MinTime: 5 * time.Second, PermitWithoutStream: true,
 		}),
-		grpc.ChainUnaryInterceptor(s.recoverUnary),
-		grpc.ChainStreamInterceptor(s.recoverStream),
+		grpc.UnaryInterceptor(s.recoverUnary),
+		grpc.StreamInterceptor(s.serveStream),
 	)
 	desc := pb.GRPCInferenceService_ServiceDesc
 	desc.Methods = append([]grpc.MethodDesc(nil), desc.Methods...)
@@ -95,6 +101,7 @@ func (s *Server) Serve(ln net.Listener) error {
 // ends what is left when ctx is done.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.health.Shutdown()
+	s.once.Do(func() { close(s.draining) })
 	done := make(chan struct{})
 	go func() { s.server.GracefulStop(); close(done) }()
 	select {
@@ -122,24 +129,21 @@ func (s *Server) failure(err error) error {
 	return status.Error(o.GRPC, text)
 }
 
-func (s *Server) recoverUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
-	h grpc.UnaryHandler) (answer any, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.log.Error("handler panicked", "panic", p, "method", info.FullMethod)
-			err = s.failure(gateway.ErrPanic)
-		}
-	}()
-	return h(ctx, req)
+// catch is deferred: it makes an error of a panic, which would end the process.
+func (s *Server) catch(err *error, where string) {
+	if fault := recover(); fault != nil {
+		s.log.Error("handler panicked", "panic", fault, "in", where)
+		*err = gateway.ErrPanic
+	}
 }
 
-func (s *Server) recoverStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo,
-	h grpc.StreamHandler) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.log.Error("handler panicked", "panic", p, "method", info.FullMethod)
-			err = s.failure(gateway.ErrPanic)
-		}
+func (s *Server) recoverUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
+	h grpc.UnaryHandler) (any, error) {
+	var answer any
+	err := func() (err error) {
+		defer s.catch(&err, info.FullMethod)
+		answer, err = h(ctx, req)
+		return err
 	}()
-	return h(srv, stream)
+	return answer, s.failure(err)
 }

@@ -3,6 +3,7 @@ package grpc
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/millrace-ml/millrace/gateway"
 	"github.com/millrace-ml/millrace/gateway/grpc/pb"
@@ -139,13 +140,19 @@ func (s *service) RepositoryIndex(_ context.Context,
 
 func (s *service) RepositoryModelLoad(_ context.Context,
 	r *pb.RepositoryModelLoadRequest) (*pb.RepositoryModelLoadResponse, error) {
-	var o model.LoadOptions
+	o := model.LoadOptions{Files: make(map[string][]byte)}
 	for key, p := range r.Parameters {
-		if key != "config" {
-			return nil, s.failure(fmt.Errorf("%w: load takes the parameter \"config\", got %.64q",
-				wire.ErrBadRequest, key))
+		path, file := strings.CutPrefix(key, "file:")
+		data, bytes := p.GetParameterChoice().(*pb.ModelRepositoryParameter_BytesParam)
+		switch {
+		case file && bytes:
+			o.Files[path] = data.BytesParam
+		case key == "config":
+			o.Config = []byte(p.GetStringParam())
+		default:
+			return nil, s.failure(fmt.Errorf("%w: load takes the parameters \"config\", a string, "+
+				"and \"file:<version>/<path>\", bytes; got %.64q", wire.ErrBadRequest, key))
 		}
-		o.Config = []byte(p.GetStringParam())
 	}
 	if err := s.core.Load(r.ModelName, o); err != nil {
 		return nil, s.failure(err)

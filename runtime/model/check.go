@@ -100,17 +100,22 @@ func (r *Repository) checkFolder(ctx context.Context, root string, f layout.Fold
 	report func(Checked)) error {
 	base := Checked{Repository: root, Model: f.Name, Configured: f.Config != nil,
 		Batching: BatchingNone, Warnings: f.Warnings}
-	if f.Fault != nil {
-		base.Faults = lines(f.Fault)
-		for _, v := range f.Versions {
-			if err := layout.CheckModel(v); err != nil {
+	p := r.plan(f)
+	if p.Fault != nil {
+		base.Faults = lines(p.Fault)
+		for _, v := range p.Versions {
+			err := v.Fault
+			if err == nil {
+				err = layout.CheckModel(v)
+			}
+			if err != nil {
 				base.Faults = append(base.Faults, fmt.Sprintf("version %s: %v", v.Version, err))
 			}
 		}
 		report(base)
 		return nil
 	}
-	versions := layout.Select(f.Versions, f.Config.GetVersionPolicy())
+	versions := layout.Select(p.Versions, p.Config)
 	if len(versions) == 0 {
 		base.Faults = []string{fmt.Sprintf("there is no version to load: put the model at %s, or "+
 			"change version_policy", filepath.Join(f.Name, "1", "model.onnx"))}
@@ -120,7 +125,7 @@ func (r *Repository) checkFolder(ctx context.Context, root string, f layout.Fold
 	for _, v := range versions {
 		c := base
 		c.Version, c.File = v.Version, v.File
-		if err := r.checkVersion(ctx, f, v, &c); err != nil {
+		if err := r.checkVersion(ctx, &p, v, &c); err != nil {
 			c.Faults = lines(err)
 		}
 		if ctx.Err() != nil {
@@ -131,16 +136,19 @@ func (r *Repository) checkFolder(ctx context.Context, root string, f layout.Fold
 	return nil
 }
 
-func (r *Repository) checkVersion(ctx context.Context, f layout.Folder, v layout.VersionDir,
+func (r *Repository) checkVersion(ctx context.Context, p *plan, v layout.VersionDir,
 	c *Checked) error {
+	if v.Fault != nil {
+		return v.Fault
+	}
 	if err := layout.CheckModel(v); err != nil {
 		return err
 	}
-	result, err := r.try(ctx, c.Repository, f, v)
+	result, err := r.try(ctx, p, v)
 	if err != nil {
 		return err
 	}
-	loaded, err := r.open(f, v, result)
+	loaded, err := r.open(p, v, result)
 	if err != nil {
 		return err
 	}

@@ -2,12 +2,14 @@ package model
 
 import (
 	"log/slog"
+	"maps"
 	"runtime"
 	"strconv"
 	"time"
 
 	"github.com/millrace-ml/millrace/runtime/batch"
 	"github.com/millrace-ml/millrace/runtime/model/configpb"
+	"github.com/millrace-ml/millrace/runtime/model/layout"
 	"github.com/millrace-ml/millrace/runtime/ort"
 )
 
@@ -30,6 +32,7 @@ type Options struct {
 	PollInterval time.Duration
 	Trial        TrialConfig
 	Defaults     Defaults
+	Models       map[string]Settings // of single models, by their names
 	Logger       *slog.Logger
 }
 
@@ -47,6 +50,15 @@ func DefaultDefaults() Defaults {
 	return Defaults{MaxBatchSize: 64, Batch: b, Session: ort.DefaultSessionConfig()}
 }
 
+// numberParameter reads a parameter whose value layout has checked; one that
+// is not there leaves *into as it is.
+func numberParameter[T int | int64](cfg *configpb.ModelConfig, key string, into *T) {
+	n, err := strconv.ParseInt(cfg.GetParameters()[key].GetStringValue(), 10, 64)
+	if err == nil {
+		*into = T(n)
+	}
+}
+
 // batchConfig maps a model's configuration onto the batcher's.
 func batchConfig(cfg *configpb.ModelConfig, d batch.Config) batch.Config {
 	d.MaxBatchSize = int(cfg.MaxBatchSize)
@@ -55,6 +67,11 @@ func batchConfig(cfg *configpb.ModelConfig, d batch.Config) batch.Config {
 			d.MaxRuns = int(g.Count)
 		}
 	}
+	numberParameter(cfg, layout.ParameterQueueSize, &d.QueueSize)
+	numberParameter(cfg, layout.ParameterQueueBytes, &d.QueueBytes)
+	target := d.LatencyTarget.Microseconds()
+	numberParameter(cfg, layout.ParameterLatencyTarget, &target)
+	d.LatencyTarget = time.Duration(target) * time.Microsecond
 	dyn := cfg.GetDynamicBatching()
 	if dyn == nil {
 		d.MaxBatchSize = min(d.MaxBatchSize, 1)
@@ -88,21 +105,27 @@ func queuePolicy(p *configpb.ModelQueuePolicy) batch.QueuePolicy {
 	}
 }
 
-// sessionConfig maps a model's configuration onto the session's.
+// sessionConfig maps a model's configuration, which may be nil, onto the
+// session's. What it leaves open is as in s.
 func sessionConfig(cfg *configpb.ModelConfig, name string, s ort.SessionConfig) ort.SessionConfig {
 	s.LogID = name
-	number := func(key string, into *int) {
-		if n, err := strconv.Atoi(cfg.GetParameters()[key].GetStringValue()); err == nil && n >= 0 {
-			*into = n
-		}
+	numberParameter(cfg, "intra_op_thread_count", &s.IntraOpThreads)
+	numberParameter(cfg, "inter_op_thread_count", &s.InterOpThreads)
+	flag := func(key string, is bool) bool {
+		text := cfg.GetParameters()[key].GetStringValue()
+		return text == "1" || text == "true" || text == "" && is
 	}
-	number("intra_op_thread_count", &s.IntraOpThreads)
-	number("inter_op_thread_count", &s.InterOpThreads)
-	var parallel, arena, pattern = 0, 1, 1
-	number("execution_mode", &parallel)
-	number("enable_mem_arena", &arena)
-	number("enable_mem_pattern", &pattern)
-	s.Parallel, s.DisableArena, s.DisableMemPattern = parallel == 1, arena == 0, pattern == 0
+	s.Parallel = flag("execution_mode", s.Parallel)
+	s.DisableArena = !flag("enable_mem_arena", !s.DisableArena)
+	s.DisableMemPattern = !flag("enable_mem_pattern", !s.DisableMemPattern)
+	s.Fallback = flag(layout.ParameterFallback, s.Fallback)
+	if own := layout.SessionEntries(cfg); own != nil {
+		s.Entries = maps.Clone(s.Entries)
+		if s.Entries == nil {
+			s.Entries = make(map[string]string)
+		}
+		maps.Copy(s.Entries, own)
+	}
 	switch level := cfg.GetOptimization().GetGraph().GetLevel(); {
 	case level < 0:
 		s.GraphLevel = "basic"
@@ -111,21 +134,35 @@ func sessionConfig(cfg *configpb.ModelConfig, name string, s ort.SessionConfig) 
 	case level > 1:
 		s.GraphLevel = "all"
 	}
+	if own, ok := providersOf(cfg); ok {
+		s.Providers = own
+	}
+	return s
+}
+
+// providersOf returns the execution providers that a configuration names; ok
+// is false when it leaves them to the server.
+func providersOf(cfg *configpb.ModelConfig) (list []ort.Provider, ok bool) {
 	accelerators := cfg.GetOptimization().GetExecutionAccelerators()
-	for _, a := range accelerators.GetGpuExecutionAccelerator() {
-		s.Providers = append(s.Providers, ort.Provider{Name: a.Name, Options: a.Parameters})
+	add := func(
+		from []*configpb.ModelOptimizationPolicy_ExecutionAccelerators_Accelerator) {
+		for _, a := range from {
+			list = append(list, ort.Provider{Name: a.Name, Options: a.Parameters})
+		}
 	}
-	for _, a := range accelerators.GetCpuExecutionAccelerator() {
-		s.Providers = append(s.Providers, ort.Provider{Name: a.Name, Options: a.Parameters})
-	}
+	add(accelerators.GetGpuExecutionAccelerator())
 	for _, g := range cfg.GetInstanceGroup() {
-		if g.Kind == configpb.ModelInstanceGroup_KIND_GPU {
+		switch g.Kind {
+		case configpb.ModelInstanceGroup_KIND_GPU:
 			device := 0
 			if len(g.Gpus) > 0 {
 				device = int(g.Gpus[0])
 			}
-			s.Providers = append(s.Providers, ort.CUDA(device, 0))
+			list = append(list, ort.CUDA(device, 0))
+		case configpb.ModelInstanceGroup_KIND_CPU:
+			ok = true
 		}
 	}
-	return s
+	add(accelerators.GetCpuExecutionAccelerator())
+	return list, ok || len(list) > 0 || accelerators != nil
 }

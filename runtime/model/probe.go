@@ -24,7 +24,8 @@ type probe struct {
 }
 
 // batches says whether two rows in one run give what they give in two runs.
-// ran is false when the model could not be run on any made-up input.
+// ran is false when the model could not be run on any made-up input. It is an
+// error when that was for want of memory.
 func (p *probe) batches() (ran, batched bool, err error) {
 	for _, size := range sizes {
 		p.mem.Reset(1 << 20)
@@ -34,6 +35,9 @@ func (p *probe) batches() (ran, batched bool, err error) {
 		}
 		one, errA := p.run(p.row(two, 0))
 		other, errB := p.run(p.row(two, 1))
+		if errA != nil && outOfMemory.MatchString(errA.Error()) {
+			return false, false, errA
+		}
 		if errA != nil || errB != nil {
 			continue
 		}

@@ -11,15 +11,19 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
+	"regexp"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
 
+	"github.com/millrace-ml/millrace/runtime/model/configpb"
 	"github.com/millrace-ml/millrace/runtime/model/layout"
 	"github.com/millrace-ml/millrace/runtime/ort"
+	"github.com/millrace-ml/millrace/runtime/tensor"
 )
 
 // TrialConfig says how versions are tried before they get into this process.
@@ -35,11 +39,14 @@ func DefaultTrialConfig() TrialConfig {
 	return TrialConfig{Memory: 8 << 30, Timeout: time.Minute}
 }
 
-// trialJob is one line to the child, trialResult one line back.
+// trialJob is one line to the child, trialResult one line back. The job holds
+// all that the child has to know: it must try just what will be loaded.
 type trialJob struct {
 	Library      string // empty: found anew, for one that lies in this process's memory
-	Root, Name   string
-	Version      string
+	Name, Dir    string // of the model folder
+	Config       []byte // a ModelConfig with the settings applied; nil for none
+	Version      layout.VersionDir
+	Session      ort.SessionConfig
 	DefaultBatch int
 	Memory       int64
 }
@@ -50,11 +57,14 @@ type trialResult struct {
 	Error   string // why the version cannot be served
 }
 
+// maxJob bounds a line to the child: a configuration has at most 1 MiB as text.
+const maxJob = 8 << 20
+
 // TrialMain is the child process that tries models: a job a line on stdin, a
 // result a line on stdout. A model that ends it costs its own trial only.
 func TrialMain(stdin io.Reader, stdout io.Writer) int {
 	lines := bufio.NewScanner(stdin)
-	lines.Buffer(nil, 1<<20)
+	lines.Buffer(nil, maxJob)
 	out := json.NewEncoder(stdout)
 	for lines.Scan() {
 		var job trialJob
@@ -65,6 +75,8 @@ func TrialMain(stdin io.Reader, stdout io.Writer) int {
 		if err := result.try(job); err != nil {
 			result.Error = err.Error()
 		}
+		debug.FreeOSMemory()
+		ort.TrimMemory()
 		if err := out.Encode(result); err != nil {
 			return 2
 		}
@@ -84,27 +96,45 @@ func (r *trialResult) try(job trialJob) error {
 	if err != nil {
 		return err
 	}
-	if job.Memory > 0 {
-		limit := unix.Rlimit{Cur: uint64(job.Memory), Max: uint64(job.Memory)}
-		if err := unix.Setrlimit(unix.RLIMIT_DATA, &limit); err != nil {
-			return fmt.Errorf("cannot limit the trial's memory: %w", err)
-		}
-	}
-	f, v, err := findVersion(job.Root, job.Name, job.Version)
-	if err != nil {
+	if err := limitMemory(job.Memory); err != nil {
 		return err
 	}
-	session, err := rt.NewSession(v.File,
-		sessionConfig(f.Config, f.Name, DefaultDefaults().Session))
+	err = r.load(rt, job)
+	if err != nil && outOfMemory.MatchString(err.Error()) {
+		err = fmt.Errorf("%w; its trial may take %d MiB, see repository.trial.memory", err,
+			job.Memory>>20)
+	}
+	return err
+}
+
+// load does what the server will do, with a run on made-up inputs in between.
+func (r *trialResult) load(rt *ort.Runtime, job trialJob) error {
+	f := layout.Folder{Name: job.Name, Dir: job.Dir}
+	if job.Config != nil {
+		f.Config = new(configpb.ModelConfig)
+		if err := proto.Unmarshal(job.Config, f.Config); err != nil {
+			return err
+		}
+	}
+	session, err := rt.NewSession(job.Version.File, job.Session)
 	if err != nil {
 		return err
 	}
 	defer session.Close()
-	_, sig, _, err := f.Complete(layout.Inspected{Inputs: session.Inputs(),
-		Outputs: session.Outputs()}, job.DefaultBatch)
+	cfg, sig, claimed, err := f.Complete(inspect(session, job.Version), job.DefaultBatch)
 	if err != nil {
 		return err
 	}
+	if err := r.probe(session, sig); err != nil {
+		return err
+	}
+	if err := r.decide(cfg, sig, claimed); err != nil {
+		return err
+	}
+	return warmUp(f, cfg, sig, session)
+}
+
+func (r *trialResult) probe(session *ort.Session, sig *tensor.Signature) error {
 	call, err := session.NewCall()
 	if err != nil {
 		return err
@@ -116,17 +146,54 @@ func (r *trialResult) try(job trialJob) error {
 	return err
 }
 
-func findVersion(root, name, version string) (layout.Folder, layout.VersionDir, error) {
-	f := layout.ScanFolder(root, name)
-	if f.Fault != nil {
-		return f, layout.VersionDir{}, f.Fault
+// decide takes the batch axes back that the trial has not proven. It is an
+// error when the configuration claims them and they were disproved.
+func (r *trialResult) decide(cfg *configpb.ModelConfig, sig *tensor.Signature,
+	claimed bool) error {
+	if r.Batched || sig.MaxBatchSize == 0 {
+		return nil
 	}
-	for _, v := range f.Versions {
-		if v.Version == version {
-			return f, v, nil
-		}
+	if !claimed {
+		layout.DropBatching(cfg, sig)
+	} else if r.Ran {
+		return fmt.Errorf("max_batch_size is %d, but two rows in one run give other answers than "+
+			"in two runs: set max_batch_size: 0", sig.MaxBatchSize)
 	}
-	return f, layout.VersionDir{}, fmt.Errorf("version %s is gone", version)
+	return nil
+}
+
+func inspect(s *ort.Session, v layout.VersionDir) layout.Inspected {
+	return layout.Inspected{Inputs: s.Inputs(), Outputs: s.Outputs(), MLflow: v.MLflow}
+}
+
+// outOfMemory finds what libraries say when they got no memory.
+var outOfMemory = regexp.MustCompile(
+	`(?i)bad_?alloc|allocate memory|out of memory|not enough memory`)
+
+// limitMemory bounds what this process may take beyond what it has now: what
+// models before have left behind does not count against the next one.
+func limitMemory(bytes int64) error {
+	if bytes <= 0 {
+		return nil
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return fmt.Errorf("cannot limit the trial's memory: %w", err)
+	}
+	_, after, _ := strings.Cut(string(status), "VmData:")
+	var now int64 // KiB
+	if _, err := fmt.Sscan(after, &now); err != nil {
+		return fmt.Errorf("cannot limit the trial's memory: VmData: %w", err)
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_DATA, &limit); err != nil {
+		return fmt.Errorf("cannot limit the trial's memory: %w", err)
+	}
+	limit.Cur = min(uint64(now<<10+bytes), limit.Max)
+	if err := unix.Setrlimit(unix.RLIMIT_DATA, &limit); err != nil {
+		return fmt.Errorf("cannot limit the trial's memory: %w", err)
+	}
+	return nil
 }
 
 // trials runs jobs in child processes, one after the other.
@@ -170,7 +237,11 @@ func (t *trials) run(ctx context.Context, job trialJob) trialResult {
 	}
 	timer.Stop()
 	t.child = nil
-	return trialResult{Error: c.ended(time.Since(began), t.cfg)}
+	why := c.ended(time.Since(began), t.cfg)
+	if ctx.Err() != nil {
+		why = "its trial was called off"
+	}
+	return trialResult{Error: why}
 }
 
 func (t *trials) start() (*child, error) {
@@ -195,13 +266,13 @@ func (t *trials) start() (*child, error) {
 		return nil, err
 	}
 	c.in, c.out = in, bufio.NewScanner(out)
+	c.out.Buffer(nil, maxJob)
 	return c, cmd.Start()
 }
 
 // ended says why a child is gone.
 func (c *child) ended(after time.Duration, cfg TrialConfig) string {
-	_ = c.in.Close()
-	err := c.cmd.Wait()
+	err := c.end()
 	if after >= cfg.Timeout {
 		return fmt.Sprintf("its trial took longer than %v and was stopped", cfg.Timeout)
 	}
@@ -214,11 +285,18 @@ func (c *child) ended(after time.Duration, cfg TrialConfig) string {
 	return fmt.Sprintf("the process that tried it died: %v%s", err, c.stderr.why())
 }
 
+// end waits for a child, which has nothing left to do. One that has died by
+// itself keeps its own status: a signal that comes later changes nothing.
+func (c *child) end() error {
+	_ = c.in.Close()
+	_ = c.cmd.Process.Kill()
+	return c.cmd.Wait()
+}
+
 // close ends the child.
 func (t *trials) close() {
 	if t.child != nil {
-		_ = t.child.in.Close()
-		_ = t.child.cmd.Wait()
+		_ = t.child.end()
 		t.child = nil
 	}
 }
@@ -239,37 +317,4 @@ func (t *tail) why() string {
 		return ""
 	}
 	return " (" + line + ")"
-}
-
-// passed returns the remembered result of a digest.
-func (c *TrialConfig) passed(key string) (trialResult, bool) {
-	var r trialResult
-	if c.Cache == "" {
-		return r, false
-	}
-	text, err := os.ReadFile(filepath.Join(c.Cache, key))
-	return r, err == nil && json.Unmarshal(text, &r) == nil
-}
-
-// remember keeps the result of a digest that has passed. Not being able to
-// costs a trial at the next start, nothing else.
-func (c *TrialConfig) remember(key string, r trialResult) {
-	if c.Cache == "" {
-		return
-	}
-	text, err := json.Marshal(r)
-	if err != nil || os.MkdirAll(c.Cache, 0o755) != nil {
-		return
-	}
-	file, err := os.CreateTemp(c.Cache, ".trial-*")
-	if err != nil {
-		return
-	}
-	_, err = file.Write(text)
-	if err = errors.Join(err, file.Close()); err == nil {
-		err = os.Rename(file.Name(), filepath.Join(c.Cache, key))
-	}
-	if err != nil {
-		_ = os.Remove(file.Name())
-	}
 }

@@ -3,6 +3,7 @@ package layout
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,9 +14,11 @@ import (
 	"github.com/millrace-ml/millrace/runtime/tensor"
 )
 
-// Inspected is what a session says of a model.
+// Inspected is what a session says of a model, and what MLflow said of it
+// when it was logged.
 type Inspected struct {
 	Inputs, Outputs []tensor.Spec
+	MLflow          *MLflow // nil for a model that did not come from there
 }
 
 // Complete holds a configuration against the model and fills in what it leaves
@@ -28,12 +31,15 @@ func (f *Folder) Complete(got Inspected,
 	if f.Config != nil {
 		cfg = proto.Clone(f.Config).(*configpb.ModelConfig)
 	}
-	claimed = f.Config != nil && (cfg.MaxBatchSize > 0 || len(cfg.Input) > 0)
+	claimed = cfg.MaxBatchSize > 0 || len(cfg.Input) > 0 || fullOutputs(cfg, got.Outputs)
 	cfg.Name, cfg.Platform, cfg.Backend = f.Name, "onnxruntime_onnx", "onnxruntime"
 	if cfg.DefaultModelFilename == "" {
 		cfg.DefaultModelFilename = defaultFile
 	}
 	sig = &tensor.Signature{Inputs: slices.Clone(got.Inputs), Outputs: slices.Clone(got.Outputs)}
+	if err := got.MLflow.narrow(sig); err != nil {
+		return nil, nil, claimed, err
+	}
 	if !claimed && candidateAxes(sig) {
 		cfg.MaxBatchSize = int32(defaultBatch)
 		if cfg.SchedulingChoice == nil && defaultBatch > 1 {
@@ -53,6 +59,16 @@ func (f *Folder) Complete(got Inspected,
 	}
 	fillTensors(cfg, sig)
 	return cfg, sig, claimed, nil
+}
+
+// fullOutputs says whether a configuration lists outputs with as many
+// dimensions as they have in the model: then it claims that there is no batch axis.
+func fullOutputs(cfg *configpb.ModelConfig, outputs []tensor.Spec) bool {
+	return slices.ContainsFunc(cfg.Output, func(out *configpb.ModelOutput) bool {
+		return slices.ContainsFunc(outputs, func(s tensor.Spec) bool {
+			return s.Name == out.Name && len(s.Shape) == len(out.Dims)
+		})
+	})
 }
 
 // candidateAxes sets the batch axis of each input and output to where it may
@@ -96,7 +112,7 @@ func candidateAxes(sig *tensor.Signature) bool {
 
 func candidate(s *tensor.Spec, name string) int {
 	if name != "" {
-		if i := slices.Index(s.DimNames, name); i >= 0 {
+		if i := slices.Index(s.DimNames, name); i >= 0 && s.Shape[i] == -1 {
 			return i
 		}
 	}
@@ -116,9 +132,12 @@ func candidate(s *tensor.Spec, name string) int {
 }
 
 // DropBatching makes a signature one without batch axis: the proof failed.
+// What the configuration says of queues stays.
 func DropBatching(cfg *configpb.ModelConfig, sig *tensor.Signature) {
 	cfg.MaxBatchSize, sig.MaxBatchSize = 0, 0
-	cfg.SchedulingChoice = nil
+	if proto.Size(cfg.GetDynamicBatching()) == 0 {
+		cfg.SchedulingChoice = nil
+	}
 	for _, specs := range [][]tensor.Spec{sig.Inputs, sig.Outputs} {
 		for i := range specs {
 			specs[i].BatchAxis = -1
@@ -257,15 +276,7 @@ func (f *Folder) labels(cfg *configpb.ModelConfig, sig *tensor.Signature) error 
 		if out.LabelFilename == "" {
 			continue
 		}
-		path := filepath.Join(f.Dir, out.LabelFilename)
-		if !filepath.IsLocal(out.LabelFilename) {
-			return fmt.Errorf("%w: label_filename %q leads out of the folder", ErrConfig,
-				out.LabelFilename)
-		}
-		if err := inside(f.Dir, path); err != nil {
-			return err
-		}
-		text, err := readBounded(path)
+		text, err := f.labelFile(out.LabelFilename)
 		if err != nil {
 			return fmt.Errorf("cannot read the labels of output %q: %w", out.Name, err)
 		}
@@ -276,4 +287,19 @@ func (f *Folder) labels(cfg *configpb.ModelConfig, sig *tensor.Signature) error 
 		}
 	}
 	return nil
+}
+
+// labelFile reads a label file, which lies in the model's folder.
+func (f *Folder) labelFile(name string) ([]byte, error) {
+	path := filepath.Join(f.Dir, name)
+	if !filepath.IsLocal(name) {
+		return nil, fmt.Errorf("%w: label_filename %q leads out of the folder", ErrConfig, name)
+	}
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("%w: the file %q is missing", ErrConfig, name)
+	}
+	if err := inside(f.Dir, path); err != nil {
+		return nil, err
+	}
+	return readBounded(path)
 }

@@ -3,6 +3,7 @@ package layout
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -38,7 +39,9 @@ type Key struct {
 	Reason    string
 }
 
-// keys is what becomes of each top-level key; docs/serving.md is made from it.
+//go:generate go run ./gendoc ../../../docs/config-pbtxt.md
+
+// keys is what becomes of each top-level key; docs/config-pbtxt.md is made from it.
 var keys = []Key{
 	{"name", Used, "must be the folder's name where it is given"},
 	{"platform", Used, "onnxruntime_onnx or onnx_onnxv1"},
@@ -50,17 +53,20 @@ var keys = []Key{
 	{"output", Used, "held against the model; label_filename gives class labels"},
 	{"batch_input", Refused, "ragged batching is not served"},
 	{"batch_output", Refused, "ragged batching is not served"},
-	{"optimization", Used, "graph.level and execution_accelerators; the rest is ignored"},
-	{"dynamic_batching", Used,
-		"requests are put together also without it when max_batch_size > 1 is completed"},
+	{"optimization", Used, "graph.level and execution_accelerators, by ONNX Runtime's names and " +
+		"options, in place of the server's providers; the rest is ignored with a warning"},
+	{"dynamic_batching", Used, "requests are put together only with it; " +
+		"a configuration without max_batch_size and inputs is completed with it"},
 	{"sequence_batching", Refused, "sequences are not served"},
 	{"ensemble_scheduling", Refused, "ensembles are not served"},
-	{"instance_group", Used, "count bounds the runs at once; KIND_GPU and gpus choose the device"},
+	{"instance_group", Used, "count bounds the runs at once; KIND_GPU and gpus choose the " +
+		"device, KIND_CPU keeps the model on the CPU"},
 	{"default_model_filename", Used, "in place of model.onnx"},
 	{"cc_model_filenames", Ignored, "there is one file for all devices"},
 	{"metric_tags", Ignored, "metrics carry model and version"},
-	{"parameters", Used, "the session options of the ONNX Runtime back end"},
-	{"model_warmup", Used, "run before the version is READY"},
+	{"parameters", Used, "those below; others are ignored with a warning"},
+	{"model_warmup", Used,
+		"run before the version is READY; files lie in the model's folder warmup"},
 	{"model_operations", Refused, "libraries of custom operators are not loaded"},
 	{"model_transaction_policy", Refused, "decoupled models are not served"},
 	{"model_repository_agents", Ignored, "there are no agents"},
@@ -111,6 +117,28 @@ func checkKeys(cfg *configpb.ModelConfig) ([]string, error) {
 		}
 		return true
 	})
+	slices.Sort(warnings)
+	more, wrong := checkParameters(cfg)
+	warnings, faults = append(warnings, more...), append(faults, wrong...)
+	if o := cfg.Optimization; o != nil {
+		o.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+			if f.Name() != "graph" && f.Name() != "execution_accelerators" {
+				warnings = append(warnings, fmt.Sprintf("optimization.%s is ignored", f.Name()))
+			}
+			return true
+		})
+	}
+	faults = append(faults, checkValues(cfg)...)
+	return warnings, errors.Join(faults...)
+}
+
+// checkValues finds values of single keys that cannot be served.
+func checkValues(cfg *configpb.ModelConfig) []error {
+	var faults []error
+	if file := cfg.DefaultModelFilename; file != "" && !filepath.IsLocal(file) {
+		faults = append(faults, fmt.Errorf("%w: default_model_filename %q leads out of the folder",
+			ErrConfig, file))
+	}
 	switch cfg.Platform {
 	case "", "onnxruntime_onnx", "onnx_onnxv1":
 	default:
@@ -131,5 +159,5 @@ func checkKeys(cfg *configpb.ModelConfig) ([]string, error) {
 				fmt.Errorf("%w: input %q: allow_ragged_batch is not served", ErrConfig, in.Name))
 		}
 	}
-	return warnings, errors.Join(faults...)
+	return faults
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -33,10 +34,20 @@ const maxNesting = 64
 // CheckModel walks over the model file without loading it: it must be a whole
 // protobuf message, and weights in other files must lie inside the version's
 // folder, in files that are long enough.
-func CheckModel(v VersionDir) error {
+func CheckModel(v VersionDir) (err error) {
+	// A file that is cut while it is mapped faults on reading.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			if _, fault := r.(interface{ Addr() uintptr }); !fault {
+				panic(r)
+			}
+			err = fmt.Errorf("%w: %s changed while it was read", ErrLayout, filepath.Base(v.File))
+		}
+	}()
 	text, err := mapFile(v.File)
 	if err != nil {
-		return fmt.Errorf("cannot read %s: %w", filepath.Base(v.File), err)
+		return fmt.Errorf("cannot read %s: %w", filepath.Base(v.File), plain(err))
 	}
 	defer func() { _ = unix.Munmap(text) }()
 	c := checker{dir: filepath.Dir(v.File), root: v.Dir}

@@ -13,6 +13,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -20,8 +21,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-
-	"go.yaml.in/yaml/v3"
 
 	"github.com/millrace-ml/millrace/runtime/model/configpb"
 )
@@ -40,6 +39,9 @@ const defaultFile = "model.onnx"
 // validName is what model and version names may be: a path element without tricks.
 var validName = regexp.MustCompile(`^[A-Za-z0-9_@+=~:,][A-Za-z0-9_@+=~:,. -]{0,254}$`)
 
+// ValidName says whether a model or version may have that name.
+func ValidName(name string) bool { return validName.MatchString(name) }
+
 // Folder is a model folder.
 type Folder struct {
 	Name     string
@@ -47,7 +49,8 @@ type Folder struct {
 	Config   *configpb.ModelConfig // as written; nil when there is none
 	Versions []VersionDir          // in the order of CompareVersions
 	Warnings []string
-	Fault    error // why nothing of the folder can be loaded
+	Stamp    string // changes when the configuration, a labels or a warm-up file does
+	Fault    error  // why nothing of the folder can be loaded
 }
 
 // VersionDir is the files of one version.
@@ -57,6 +60,8 @@ type VersionDir struct {
 	File        string // the model file
 	Fingerprint string // names, sizes and times of all files: changes when they do
 	Bytes       int64  // of all files
+	MLflow      *MLflow
+	Fault       error `json:"-"` // why this version cannot be loaded
 }
 
 // Scan returns the model folders of a repository, by name.
@@ -87,44 +92,130 @@ func isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
+// Find reads the model folder of that name; ok is false when there is none.
+func Find(root, name string) (f Folder, ok bool) {
+	if !validName.MatchString(name) || !isDir(filepath.Join(root, name)) {
+		return f, false
+	}
+	return ScanFolder(root, name), true
+}
+
 // ScanFolder reads one model folder. What is wrong with it is in Fault.
 func ScanFolder(root, name string) Folder {
+	text, err := readBounded(filepath.Join(root, name, "config.pbtxt"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return scan(root, name, nil)
+	case err != nil:
+		return Folder{Name: name, Dir: filepath.Join(root, name), Fault: err}
+	}
+	return scan(root, name, func(f *Folder) {
+		f.Config, f.Warnings, f.Fault = ParseConfig(text)
+		f.check("config.pbtxt", text)
+	})
+}
+
+// ScanConfigured reads one model folder with a configuration in JSON in place
+// of its config.pbtxt.
+func ScanConfigured(root, name string, config []byte) Folder {
+	return scan(root, name, func(f *Folder) {
+		f.Config, f.Warnings, f.Fault = ParseConfigJSON(config)
+		f.check("config", config)
+	})
+}
+
+// check holds a configuration that was read against the folder.
+func (f *Folder) check(source string, text []byte) {
+	f.Stamp = string(text)
+	if f.Fault == nil && f.Config.Name != "" && f.Config.Name != f.Name {
+		f.Fault = fmt.Errorf("%w: name is %q, the folder's is %q", ErrConfig, f.Config.Name, f.Name)
+	}
+	if f.Fault != nil {
+		f.Fault = fmt.Errorf("%s: %w", source, f.Fault)
+	}
+}
+
+// scan reads a model folder; configure is nil when it has no configuration.
+func scan(root, name string, configure func(*Folder)) Folder {
 	f := Folder{Name: name, Dir: filepath.Join(root, name)}
 	if !validName.MatchString(name) {
 		f.Fault = fmt.Errorf("%w: the name %q has characters that names may not have", ErrLayout,
 			name)
 		return f
 	}
-	if err := inside(root, f.Dir); err != nil {
-		f.Fault = err
+	if f.Fault = inside(root, f.Dir); f.Fault != nil {
 		return f
 	}
-	text, err := readBounded(filepath.Join(f.Dir, "config.pbtxt"))
-	if err == nil {
-		f.Config, f.Warnings, f.Fault = ParseConfig(text)
-		if f.Fault != nil {
-			f.Fault = fmt.Errorf("config.pbtxt: %w", f.Fault)
-		} else if n := f.Config.Name; n != "" && n != name {
-			f.Fault = fmt.Errorf("%w: config.pbtxt: name is %q, the folder's is %q", ErrConfig, n,
-				name)
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		f.Fault = err
+	if configure != nil {
+		configure(&f)
 	}
-	f.Versions, err = f.versions()
+	var err error
+	if f.Versions, err = f.versions(); err == nil {
+		err = f.stamp()
+	}
 	if f.Fault == nil {
 		f.Fault = err
 	}
 	return f
 }
 
+// stamp sums up what beside the versions' files decides how they are served.
+func (f *Folder) stamp() error {
+	h := sha256.New()
+	fmt.Fprintf(h, "%q\n", f.Stamp)
+	for _, out := range f.Config.GetOutput() {
+		if !filepath.IsLocal(out.LabelFilename) {
+			continue
+		}
+		if info, err := os.Stat(filepath.Join(f.Dir, out.LabelFilename)); err == nil {
+			fmt.Fprintf(h, "%s\x00%d\x00%d\n", out.LabelFilename, info.Size(),
+				info.ModTime().UnixNano())
+		}
+	}
+	var err error
+	if dir := f.WarmupDir(); len(f.Config.GetModelWarmup()) > 0 && isDir(dir) {
+		err = plain(fingerprint(dir, h, nil))
+	}
+	f.Stamp = hex.EncodeToString(h.Sum(nil)[:16])
+	return err
+}
+
+// WarmupDir is the folder of the files that warm-up requests name.
+func (f *Folder) WarmupDir() string { return filepath.Join(f.Dir, warmupDir) }
+
+const warmupDir = "warmup"
+
+// WarmupFile returns the path of a file that a warm-up request names, which
+// lies in the model's folder of them.
+func (f *Folder) WarmupFile(name string) (string, error) {
+	path := filepath.Join(f.WarmupDir(), name)
+	if !filepath.IsLocal(name) {
+		return "", fmt.Errorf("%w: input_data_file %q leads out of the folder warmup", ErrConfig,
+			name)
+	}
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return "", fmt.Errorf("%w: there is no file %q in the folder warmup", ErrConfig, name)
+	}
+	return path, inside(f.WarmupDir(), path)
+}
+
+// plain takes the path of the machine out of an error: reasons go to clients.
+func plain(err error) error {
+	var p *fs.PathError
+	if !errors.As(err, &p) {
+		return err
+	}
+	return fmt.Errorf("cannot read %s: %w", filepath.Base(p.Path), p.Err)
+}
+
 func readBounded(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, plain(err)
 	}
 	defer file.Close()
 	text, err := io.ReadAll(io.LimitReader(file, maxConfig+1))
+	err = plain(err)
 	if err == nil && len(text) > maxConfig {
 		err = fmt.Errorf("%w: %s is larger than %d bytes", ErrConfig, filepath.Base(path),
 			maxConfig)
@@ -134,24 +225,20 @@ func readBounded(path string) ([]byte, error) {
 
 // versions finds the versions of a folder.
 func (f *Folder) versions() ([]VersionDir, error) {
-	if v, ok, err := f.version("1", f.Dir); ok || err != nil {
-		return []VersionDir{v}, err
+	if v, ok := f.version("1", f.Dir); ok {
+		return []VersionDir{v}, nil
 	}
 	entries, err := os.ReadDir(f.Dir)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the model folder: %w", err)
+		return nil, fmt.Errorf("cannot read the model folder: %w", plain(err))
 	}
 	var found []VersionDir
 	for _, e := range entries {
 		dir := filepath.Join(f.Dir, e.Name())
-		if e.Name() == "warmup" || !validName.MatchString(e.Name()) || !isDir(dir) {
+		if e.Name() == warmupDir || !validName.MatchString(e.Name()) || !isDir(dir) {
 			continue
 		}
-		v, ok, err := f.version(e.Name(), dir)
-		if err != nil {
-			return nil, err
-		}
-		if ok {
+		if v, ok := f.version(e.Name(), dir); ok {
 			found = append(found, v)
 		}
 	}
@@ -161,71 +248,48 @@ func (f *Folder) versions() ([]VersionDir, error) {
 }
 
 // version looks for a model file in dir; ok is false when there is none.
-func (f *Folder) version(name, dir string) (v VersionDir, ok bool, err error) {
+func (f *Folder) version(name, dir string) (v VersionDir, ok bool) {
+	v = VersionDir{Version: name, Dir: dir}
 	file := f.Config.GetDefaultModelFilename()
-	if file == "" {
+	if file == "" || !filepath.IsLocal(file) {
 		file = defaultFile
 	}
-	if !filepath.IsLocal(file) {
-		return v, false, fmt.Errorf("%w: default_model_filename %q leads out of the folder",
-			ErrLayout, file)
+	text, err := readBounded(filepath.Join(dir, "MLmodel"))
+	if err == nil {
+		v.MLflow, err = ParseMLmodel(text)
+	} else if errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
-	if text, err := readBounded(filepath.Join(dir, "MLmodel")); err == nil {
-		if file, err = mlflowFile(text); err != nil {
-			return v, false, err
-		}
+	if v.Fault = err; err != nil {
+		v.look()
+		return v, true
 	}
-	path := filepath.Join(dir, file)
-	if isDir(path) {
-		path = filepath.Join(path, defaultFile)
+	if v.MLflow != nil {
+		file = v.MLflow.File
 	}
-	info, err := os.Stat(path)
+	v.File = filepath.Join(dir, file)
+	if isDir(v.File) {
+		v.File = filepath.Join(v.File, defaultFile)
+	}
+	info, err := os.Stat(v.File)
 	if err != nil || !info.Mode().IsRegular() {
-		return v, false, nil
+		return v, false
 	}
-	if err := inside(dir, path); err != nil {
-		return v, false, err
+	if v.Fault = errors.Join(inside(f.Dir, dir), inside(dir, v.File)); v.Fault == nil {
+		v.look()
 	}
-	v = VersionDir{Version: name, Dir: dir, File: path}
-	err = v.look()
-	return v, err == nil, err
-}
-
-// mlflowFile returns the model file that an MLmodel names.
-func mlflowFile(text []byte) (string, error) {
-	var m struct {
-		Flavors map[string]struct {
-			Data string `yaml:"data"`
-		} `yaml:"flavors"`
-	}
-	if err := yaml.Unmarshal(text, &m); err != nil {
-		return "", fmt.Errorf("%w: MLmodel is not YAML: %w", ErrLayout, err)
-	}
-	onnx, ok := m.Flavors["onnx"]
-	if !ok {
-		var flavors []string
-		for name := range m.Flavors {
-			flavors = append(flavors, name)
-		}
-		slices.Sort(flavors)
-		return "", fmt.Errorf("%w: the MLflow model has the flavors %s, not onnx; convert it first",
-			ErrLayout, strings.Join(flavors, ", "))
-	}
-	if onnx.Data == "" || !filepath.IsLocal(onnx.Data) {
-		return "", fmt.Errorf("%w: MLmodel names the file %q", ErrLayout, onnx.Data)
-	}
-	return onnx.Data, nil
+	return v, true
 }
 
 // inside returns an error when path, links followed, is not below root.
 func inside(root, path string) error {
 	realRoot, err := filepath.EvalSymlinks(root)
 	if err != nil {
-		return err
+		return plain(err)
 	}
 	realPath, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		return err
+		return plain(err)
 	}
 	rel, err := filepath.Rel(realRoot, realPath)
 	if err != nil || !filepath.IsLocal(rel) {
@@ -235,48 +299,75 @@ func inside(root, path string) error {
 	return nil
 }
 
-// walk calls f with every regular file of a version, in the order of their names.
-func walk(dir string, f func(rel string, info fs.FileInfo) error) error {
+// listed is a file that walk has come by.
+type listed struct {
+	rel  string // its path below the folder
+	link string // where it leads, for a link
+	info fs.FileInfo
+}
+
+// walk calls f with every file below dir, in the order of their names. Links
+// to files count as files.
+func walk(dir string, f func(listed) error) error {
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return err
+	}
 	n := 0
 	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() {
+		if err != nil || !e.Type().IsRegular() && e.Type() != fs.ModeSymlink {
 			return err
 		}
 		if n++; n > maxFiles {
 			return fmt.Errorf("%w: more than %d files in one version", ErrLayout, maxFiles)
 		}
-		info, err := e.Info()
-		if err != nil {
+		var one listed
+		if one.rel, err = filepath.Rel(dir, path); err != nil {
 			return err
 		}
-		rel, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
+		if e.Type() == fs.ModeSymlink {
+			if one.link, err = os.Readlink(path); err != nil {
+				return err
+			}
 		}
-		return f(rel, info)
+		if one.info, err = os.Stat(path); err != nil || !one.info.Mode().IsRegular() {
+			return nil // a link that leads to no file; who needs the file finds out
+		}
+		return f(one)
+	})
+}
+
+// fingerprint sums up names, sizes and times of all files below dir, and adds
+// their sizes to total unless that is nil.
+func fingerprint(dir string, h hash.Hash, total *int64) error {
+	return walk(dir, func(f listed) error {
+		if total != nil {
+			*total += f.info.Size()
+		}
+		_, err := fmt.Fprintf(h, "%s\x00%s\x00%d\x00%d\n", f.rel, f.link, f.info.Size(),
+			f.info.ModTime().UnixNano())
+		return err
 	})
 }
 
 // look sets the fingerprint and the size.
-func (v *VersionDir) look() error {
+func (v *VersionDir) look() {
 	h := sha256.New()
-	err := walk(v.Dir, func(rel string, info fs.FileInfo) error {
-		v.Bytes += info.Size()
-		_, err := fmt.Fprintf(h, "%s\x00%d\x00%d\n", rel, info.Size(), info.ModTime().UnixNano())
-		return err
-	})
+	if err := fingerprint(v.Dir, h, &v.Bytes); err != nil && v.Fault == nil {
+		v.Fault = plain(err)
+	}
 	v.Fingerprint = hex.EncodeToString(h.Sum(nil)[:16])
-	return err
 }
 
-// Digest returns the SHA-256 over all files of a version, names included.
-func Digest(v VersionDir) (string, error) {
+// Digest returns the SHA-256 over all files below a folder, names included.
+func Digest(dir string) (string, error) {
 	h := sha256.New()
-	err := walk(v.Dir, func(rel string, info fs.FileInfo) error {
-		if _, err := fmt.Fprintf(h, "%s\x00%d\x00", rel, info.Size()); err != nil {
+	err := walk(dir, func(f listed) error {
+		_, err := fmt.Fprintf(h, "%s\x00%s\x00%d\x00", f.rel, f.link, f.info.Size())
+		if err != nil {
 			return err
 		}
-		file, err := os.Open(filepath.Join(v.Dir, rel))
+		file, err := os.Open(filepath.Join(dir, f.rel))
 		if err != nil {
 			return err
 		}
@@ -285,7 +376,7 @@ func Digest(v VersionDir) (string, error) {
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("cannot read version %s: %w", v.Version, err)
+		return "", fmt.Errorf("cannot read the files: %w", plain(err))
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }

@@ -54,19 +54,26 @@ func leading(s string) (run, rest string) {
 	return s[:n], s[n:]
 }
 
-// Select returns the versions that a policy asks for; nil is the latest one.
-func Select(versions []VersionDir, policy *configpb.ModelVersionPolicy) []VersionDir {
-	switch p := policy.GetPolicyChoice().(type) {
+// Select returns the versions that a configuration asks for: the latest one
+// where it says nothing.
+func Select(versions []VersionDir, cfg *configpb.ModelConfig) []VersionDir {
+	names, _ := versionNames(cfg.GetParameters()[ParameterVersions].GetStringValue())
+	switch p := cfg.GetVersionPolicy().GetPolicyChoice().(type) {
 	case *configpb.ModelVersionPolicy_All_:
 		return versions
 	case *configpb.ModelVersionPolicy_Specific_:
-		return slices.DeleteFunc(slices.Clone(versions), func(v VersionDir) bool {
-			n, err := strconv.ParseInt(v.Version, 10, 64)
-			return err != nil || !slices.Contains(p.Specific.Versions, n)
-		})
+		for _, n := range p.Specific.GetVersions() {
+			names = append(names, strconv.FormatInt(n, 10))
+		}
 	case *configpb.ModelVersionPolicy_Latest_:
-		n := int(p.Latest.NumVersions)
-		return versions[max(0, len(versions)-max(n, 1)):]
+		n := min(max(int64(p.Latest.GetNumVersions()), 1), int64(len(versions)))
+		return versions[int64(len(versions))-n:]
+	default:
+		if names == nil {
+			return versions[max(0, len(versions)-1):]
+		}
 	}
-	return versions[max(0, len(versions)-1):]
+	return slices.DeleteFunc(slices.Clone(versions), func(v VersionDir) bool {
+		return !slices.Contains(names, v.Version)
+	})
 }
