@@ -58,7 +58,7 @@ func newBench() *cobra.Command {
 			"  millrace bench mlp --concurrency 64 --protocol binary --rows 8\n" +
 			"  millrace bench detector --shape x=1,3,320,320 --protocol grpc\n" +
 			"  millrace bench tips --data table.csv --rows 1 --json",
-		Args: cobra.ExactArgs(1),
+		Args: oneModel,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.run(cmd.Context(), args[0], cmd.InOrStdin(), cmd.OutOrStdout())
 		},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,4 +35,13 @@ func completeModels(address *string) cobra.CompletionFunc {
 		}
 		return names, cobra.ShellCompDirectiveNoFileComp
 	}
+}
+
+// oneModel wants one argument, the model.
+func oneModel(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("name one model: %s MODEL; see `%s --help`", cmd.CommandPath(),
+			cmd.CommandPath())
+	}
+	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/millrace-ml/millrace/cmd/millrace/client"
+	"github.com/millrace-ml/millrace/runtime/tensor"
 )
 
 // inferFlags say what is sent, where to, and how the answer is shown.
@@ -18,6 +19,7 @@ type inferFlags struct {
 	url, version string
 	values       inputFlags
 	timeout      time.Duration
+	classes      int
 	asJSON       bool
 }
 
@@ -33,9 +35,9 @@ func newInfer() *cobra.Command {
 			".npy or .npz, a PNG or JPEG image. A - reads JSON from standard input.",
 		Example: "  millrace infer iris --input X=5.1,3.5,1.4,0.2\n" +
 			"  millrace infer simple --input INPUT0=@a.npy --input INPUT1=@b.npy\n" +
-			"  millrace infer digits --data seven.png --scale 0.0627\n" +
+			"  millrace infer digits --data seven.png --scale 0.0627 --classes 1\n" +
 			"  millrace infer tips --data table.csv --json",
-		Args: cobra.ExactArgs(1),
+		Args: oneModel,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.run(cmd.Context(), args[0], cmd.InOrStdin(), cmd.OutOrStdout())
 		},
@@ -46,6 +48,8 @@ func newInfer() *cobra.Command {
 		"version of the model; empty lets the server pick")
 	f.values.register(cmd)
 	flags.DurationVar(&f.timeout, "timeout", 0, "how long the answer may take; 0 for no limit")
+	flags.IntVar(&f.classes, "classes", 0,
+		"show the best classes, this many, in place of all values")
 	flags.BoolVar(&f.asJSON, "json", false, "print the answer as JSON")
 	cmd.ValidArgsFunction = completeModels(&f.url)
 	return cmd
@@ -72,9 +76,7 @@ func (f *inferFlags) run(ctx context.Context, name string, stdin io.Reader,
 		return err
 	}
 	done := progress(os.Stderr, func() string { return "waiting for the answer" })
-	answer, err := c.Infer(ctx, &client.Request{
-		Model: name, Version: f.version, Inputs: inputs, Timeout: f.timeout.Microseconds(),
-	})
+	answer, err := c.Infer(ctx, f.request(&m, inputs))
 	done()
 	if err != nil {
 		return err
@@ -83,6 +85,17 @@ func (f *inferFlags) run(ctx context.Context, name string, stdin io.Reader,
 		return writeJSON(stdout, answer)
 	}
 	return writeTable(stdout, answer)
+}
+
+func (f *inferFlags) request(m *client.Model, inputs []tensor.Tensor) *client.Request {
+	r := &client.Request{Model: m.Name, Version: f.version, Inputs: inputs,
+		Timeout: f.timeout.Microseconds(), Classes: f.classes}
+	for _, o := range m.Outputs {
+		if f.classes > 0 {
+			r.Outputs = append(r.Outputs, o.Name)
+		}
+	}
+	return r
 }
 
 // modelError says what to do about a model that is not there.

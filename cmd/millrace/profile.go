@@ -56,7 +56,7 @@ func newProfile() *cobra.Command {
 		Example: "  millrace profile mlp --models configs/models\n" +
 			"  millrace profile detector.onnx --shape x=1,3,320,320 --latency-target 50ms\n" +
 			"  millrace profile fraud -c millrace.yaml --json",
-		Args: cobra.ExactArgs(1),
+		Args: oneModel,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.run(cmd.Context(), args[0], cmd.OutOrStdout())
 		},

@@ -63,11 +63,13 @@ func (c *Chart) Draw(w io.Writer) error {
 		}
 		fmt.Fprintf(&b, "%*s |%s\n", margin, label, strings.TrimRight(string(row), " "))
 	}
-	fmt.Fprintf(&b, "%*s +%s\n%*s  ", margin, "", strings.Repeat("-", width*len(c.Xs)), margin, "")
+	fmt.Fprintf(&b, "%*s +%s\n", margin, "", strings.Repeat("-", width*len(c.Xs)))
+	var line strings.Builder
 	for _, x := range c.Xs {
-		fmt.Fprintf(&b, "%*s", width, x)
+		fmt.Fprintf(&line, "%*s", width, x)
 	}
-	fmt.Fprintf(&b, "  %s\n", c.XName)
+	axis := strings.TrimRight(line.String()+"  "+c.XName, " ")
+	fmt.Fprintf(&b, "%*s  %s\n", margin, "", axis)
 	for _, s := range c.Series {
 		fmt.Fprintf(&b, "%*s  %c  %s\n", margin, "", s.Mark, s.Name)
 	}

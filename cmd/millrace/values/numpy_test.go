@@ -113,7 +113,7 @@ func TestFromNPZ(t *testing.T) {
 	f(two, archive(t, "b.npy", b, "a.npy", a), "b FP32 [1] 0.5; a INT32 [2] 1 2")
 	f(two[:1], archive(t, "arr_0.npy", a), "a INT32 [2] 1 2")
 	f(two, archive(t, "c.npy", a), `!the model has no input "c"`)
-	f(two, archive(t, "a.npy", []byte("no")), `!input "a": values: does not fit the input: not a .npy`)
+	f(two, archive(t, "a.npy", []byte("no")), `!input "a": values: does not fit the input: not a`)
 	f(two, []byte("no"), "!not a .npz file")
 }
 
