@@ -81,3 +81,31 @@ func anchors(t *testing.T, page string) []string {
 	}
 	return names
 }
+
+var goFile = regexp.MustCompile("`([a-z_/]+\\.go)`")
+
+// TestNamedFiles finds each Go file that a page names, by the end of its path.
+func TestNamedFiles(t *testing.T) {
+	files := checkedIn(t)
+	found := 0
+	for _, page := range files {
+		if filepath.Ext(page) != ".md" {
+			continue
+		}
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range goFile.FindAllStringSubmatch(string(text), -1) {
+			found++
+			if !slices.ContainsFunc(files, func(f string) bool {
+				return f == m[1] || strings.HasSuffix(f, "/"+m[1])
+			}) {
+				t.Errorf("%s names %s, which is not there", page, m[1])
+			}
+		}
+	}
+	if found < 30 {
+		t.Errorf("the documentation names %d files only", found)
+	}
+}
