@@ -89,7 +89,7 @@ func (c *conn) serve(p *poller) {
 		case gone:
 			return
 		case pause:
-			if c.lane.closing.Load() && c.x == nil && len(c.in) == 0 && len(c.out) == 0 {
+			if c.lane.ending.Load() && c.x == nil && len(c.in) == 0 && len(c.out) == 0 {
 				c.close()
 				return
 			}

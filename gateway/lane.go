@@ -34,7 +34,8 @@ type lane struct {
 	slots   []atomic.Pointer[conn]
 	open    atomic.Int64  // connections, those with fasthttp included
 	clock   atomic.Int64  // as batch.Now, renewed at every sweep
-	closing atomic.Bool   // connections close when they have nothing to do
+	closing atomic.Bool   // each answer is its connection's last
+	ending  atomic.Bool   // connections close when they have nothing to do
 	stopped atomic.Bool   // pollers end
 	done    chan struct{} // closed to end the sweeper and parked pollers
 	other   handovers
@@ -259,14 +260,22 @@ func (l *lane) closeAway(f func(*handed) bool) {
 	}
 }
 
+// quietTime is for how long idle connections are kept when the lane ends. A
+// request that is on its way when its connection is closed gets no answer; a
+// client at work has sent one by then, and was told that it is the last.
+const quietTime = 100 * time.Millisecond
+
 // shutdown ends the lane when all connections have closed, at the latest when
 // ctx is done. closing is set and nothing is accepted any more.
 func (l *lane) shutdown(ctx context.Context) error {
 	ticker := time.NewTicker(time.Millisecond)
 	defer ticker.Stop()
-	for l.open.Load() > 0 && ctx.Err() == nil {
-		l.each(l.push)
-		l.closeAway(func(c *handed) bool { return c.stays && c.idle.Load() })
+	for quiet := time.Now().Add(quietTime); l.open.Load() > 0 && ctx.Err() == nil; {
+		if time.Now().After(quiet) {
+			l.ending.Store(true)
+			l.each(l.push)
+			l.closeAway(func(c *handed) bool { return c.stays && c.idle.Load() })
+		}
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():

@@ -261,6 +261,7 @@ func (t *trials) start() (*child, error) {
 		command = []string{exe, "trial"}
 	}
 	cmd := exec.Command(command[0], command[1:]...)
+	cmd.WaitDelay = time.Second // a process of its own may hold its error stream open
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	c := &child{cmd: cmd, stderr: new(tail)}
 	cmd.Stderr = c.stderr
