@@ -79,7 +79,7 @@ func newError(e *C.mr_error) *Error {
 // those who see why a model is not served.
 func (e *Error) without(path string) *Error {
 	text := strings.TrimPrefix(e.Message, "Load model from "+path+" failed:")
-	e.Message = strings.ReplaceAll(text, path, filepath.Base(path))
+	e.Message = message(strings.ReplaceAll(text, path, filepath.Base(path)))
 	return e
 }
 
