@@ -52,6 +52,10 @@ func TestMain(m *testing.M) {
 		child(arg)
 		return
 	}
+	// Children open the library that the tests would find.
+	if found, err := ort.FindLibrary(""); err == nil {
+		_ = os.Setenv(ort.Env, found.Path)
+	}
 	os.Exit(m.Run())
 }
 
