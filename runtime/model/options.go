@@ -2,7 +2,6 @@ package model
 
 import (
 	"log/slog"
-	"runtime"
 	"strconv"
 	"time"
 
@@ -42,9 +41,9 @@ type Defaults struct {
 
 // DefaultDefaults returns the values for models about which nothing is known.
 func DefaultDefaults() Defaults {
-	b := batch.DefaultConfig()
-	b.MaxRuns = runtime.NumCPU()
-	return Defaults{MaxBatchSize: 64, Batch: b, Session: ort.DefaultSessionConfig()}
+	return Defaults{
+		MaxBatchSize: 64, Batch: batch.DefaultConfig(), Session: ort.DefaultSessionConfig(),
+	}
 }
 
 // batchConfig maps a model's configuration onto the batcher's.
