@@ -113,9 +113,9 @@ func (a *Arena) Size() int {
 // Reset takes all memory back for the next request. The largest chunk is kept
 // when it has at most keepBytes, all others go back to the system.
 func (a *Arena) Reset(keepBytes int) {
-	if invariants {
-		for _, c := range a.chunks {
-			Ruin(c)
+	if invariants && a.chunks != nil {
+		for _, b := range a.all {
+			Ruin(b)
 		}
 	}
 	a.used = 0
