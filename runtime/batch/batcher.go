@@ -138,12 +138,12 @@ func (b *Batcher) Drive() {
 	}
 }
 
-// maxDrive bounds the runs that one call of Drive does: its caller has other
+// driveFor is how long one call of Drive runs what waits: its caller has other
 // things to do.
-const maxDrive = 64
+const driveFor = int64(500 * time.Microsecond)
 
 func (b *Batcher) drive() {
-	for range maxDrive {
+	for began := Now(); Now()-began < driveFor; {
 		b.mu.Lock()
 		t := b.q.first()
 		if t == nil || t.Waiter == nil || !b.mayStart() {

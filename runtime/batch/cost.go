@@ -317,6 +317,12 @@ func (c *costs) common(a, b int) int {
 	return -1
 }
 
+// time returns how long a run of b rows takes, 0 while that is not known.
+func (c *costs) time(b int) time.Duration {
+	alpha, beta, _ := c.line()
+	return time.Duration(alpha + beta*float64(b))
+}
+
 // line returns alpha and beta of t(b) = alpha + beta*b, in ns; ok is false
 // before two different sizes were seen.
 func (c *costs) line() (alpha, beta float64, ok bool) {

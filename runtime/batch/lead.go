@@ -176,6 +176,7 @@ func (b *Batcher) take(r *run, t *Ticket) {
 		}
 		b.gatherer = nil
 	}
+	limit = min(limit, b.share(t))
 	r.tickets = append(r.tickets[:0], t)
 	r.rows = t.Rows
 	seen := 0
@@ -209,6 +210,20 @@ search:
 		m.state = taken
 		m.Times.ComputeStart = now
 	}
+}
+
+// worthSharing is the time of a run from which it is split between cores: to
+// wake another goroutine up takes a good part of it below.
+const worthSharing = 200 * time.Microsecond
+
+// share returns how many rows of those that wait are t's part when all runs
+// that may start now, that of t included, take the same. Callers hold mu.
+func (b *Batcher) share(t *Ticket) int {
+	rows, runs := b.q.rows+t.Rows, b.costs.plan.runs-b.running+1
+	if runs <= 1 || b.costs.time(rows) < worthSharing {
+		return rows
+	}
+	return (rows + runs - 1) / runs
 }
 
 // slowRun is how long a run may take that holds up other models' requests.

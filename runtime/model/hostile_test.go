@@ -240,7 +240,8 @@ func TestWeightsElsewhere(t *testing.T) {
 	}
 	// The name with which ONNX Runtime marks weights that lie in its own memory.
 	const marker = "*/_ORT_MEM_ADDR_/*"
-	with("memory", "in-memory address marker", "location", marker, "offset", "94000000000000", "length", "16")
+	with("memory", "in-memory address marker",
+		"location", marker, "offset", "94000000000000", "length", "16")
 	f.file("memory", marker, make([]byte, 64))
 	for name, entries := range map[string][]string{
 		"length": {"length", "1152921504606846976"}, "before": {"offset", "-16"},
