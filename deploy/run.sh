@@ -1,22 +1,37 @@
 #!/usr/bin/env bash
-# Starts bin/millrace with the sample models on the usual ports and, as soon as
-# it answers, prints where it is and a request that works.
+# Starts bin/millrace with the sample models on the usual ports, or those of
+# HTTP, GRPC and ADMIN, and, as soon as it listens, prints where it is and a
+# request that works.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-http=127.0.0.1:8000 grpc=127.0.0.1:8001 admin=127.0.0.1:8002
-server=$$
-
+# announce passes the server's lines on and adds to the ones that matter. The
+# addresses are those that the server says: a port of 0 becomes a real one.
 announce() {
-	until bin/millrace models --url "http://$http" >/dev/null 2>&1; do
-		kill -0 $server 2>/dev/null || return
-		sleep 0.05
+	trap '' INT TERM # the server ends, and with it its lines
+	while IFS= read -r line; do
+		printf '%s\n' "$line" >&2
+		case $line in
+		'listening '*) welcome "$line" ;;
+		*'is taken by another program'*)
+			printf '\nOther ports: make run HTTP=%s GRPC=%s ADMIN=%s\n' \
+				127.0.0.1:0 127.0.0.1:0 127.0.0.1:0 >&2
+			;;
+		esac
 	done
+}
+
+# address_of prints what a listening line says of http, grpc or admin.
+address_of() { sed -n "s/.* $2=\([^ ]*\).*/\1/p" <<<"$1"; }
+
+welcome() {
+	local http
+	http=$(address_of "$1" http)
 	cat >&2 <<TEXT
 
   REST     http://$http/v2
-  gRPC     $grpc
-  metrics  http://$admin/metrics
+  gRPC     $(address_of "$1" grpc)
+  metrics  http://$(address_of "$1" admin)/metrics
 
 The class of a written digit, a 7, by the highest of ten scores:
 
@@ -26,5 +41,5 @@ Ctrl-C stops the server.
 TEXT
 }
 
-announce &
-exec bin/millrace serve --models configs/models --http $http --grpc $grpc --admin $admin
+exec bin/millrace serve --models configs/models --http "${HTTP:-127.0.0.1:8000}" \
+	--grpc "${GRPC:-127.0.0.1:8001}" --admin "${ADMIN:-127.0.0.1:8002}" 2> >(announce)

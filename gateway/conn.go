@@ -89,7 +89,7 @@ func (c *conn) serve(p *poller) {
 		case gone:
 			return
 		case pause:
-			if c.lane.closing.Load() && c.x == nil && len(c.in) == 0 && len(c.out) == 0 {
+			if c.lane.ending.Load() && c.x == nil && len(c.in) == 0 && len(c.out) == 0 {
 				c.close()
 				return
 			}
@@ -317,7 +317,8 @@ func (c *conn) encode(x *Exchange) (answer []byte, err error) {
 	}
 	head = append(head, "\r\n\r\n"...)
 	if packed != nil {
-		return append(head, packed...), nil
+		x.out = append(append(x.out[:0], head...), packed...)
+		return x.out, nil
 	}
 	from := headRoom - len(head)
 	copy(out[from:], head)

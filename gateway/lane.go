@@ -32,14 +32,18 @@ type lane struct {
 	epoll   int // file descriptor
 	event   int // file descriptor of an eventfd: something is in ready
 	slots   []atomic.Pointer[conn]
-	open    atomic.Int64 // connections, those with fasthttp included
-	polling atomic.Int32 // pollers that take requests in, or soon will
-	clock   atomic.Int64 // as batch.Now, renewed at every sweep
-	closing atomic.Bool  // connections close when they have nothing to do
-	stopped atomic.Bool  // pollers end
-	pollers sync.WaitGroup
-	sweeper chan struct{} // closed to end it
+	open    atomic.Int64  // connections, those with fasthttp included
+	clock   atomic.Int64  // as batch.Now, renewed at every sweep
+	closing atomic.Bool   // each answer is its connection's last
+	ending  atomic.Bool   // connections close when they have nothing to do
+	stopped atomic.Bool   // pollers end
+	done    chan struct{} // closed to end the sweeper and parked pollers
 	other   handovers
+
+	pollers  sync.WaitGroup
+	watched  atomic.Bool   // a poller waits for events
+	parked   atomic.Int32  // pollers that wait to be recruited
+	recruits chan struct{} // wakes a parked poller
 
 	mu    sync.Mutex
 	free  []int32              // slots that are not in use
@@ -54,7 +58,8 @@ const wakeSlot = -1
 func newLane(core *Core, cfg HTTPConfig, log *slog.Logger) (*lane, error) {
 	l := &lane{
 		core: core, cfg: cfg, log: log, epoll: -1, event: -1,
-		slots: make([]atomic.Pointer[conn], cfg.Connections), sweeper: make(chan struct{}),
+		slots: make([]atomic.Pointer[conn], cfg.Connections),
+		done:  make(chan struct{}), recruits: make(chan struct{}),
 		other: handovers{conns: make(chan net.Conn), done: make(chan struct{})},
 		away:  make(map[*handed]struct{}),
 	}
@@ -75,7 +80,6 @@ func newLane(core *Core, cfg HTTPConfig, log *slog.Logger) (*lane, error) {
 	}
 	l.clock.Store(batch.Now())
 	for range cfg.Pollers {
-		l.polling.Add(1)
 		l.spawn()
 	}
 	go l.sweep()
@@ -204,11 +208,13 @@ func (l *lane) push(c *conn) {
 	}
 }
 
-func (l *lane) takeReady() []*conn {
+// takeReady returns what was pushed; spare becomes the memory for what is next.
+func (l *lane) takeReady(spare []*conn) []*conn {
+	clear(spare)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ready := l.ready
-	l.ready = nil
+	l.ready = spare[:0]
 	return ready
 }
 
@@ -226,7 +232,7 @@ func (l *lane) sweep() {
 	for {
 		select {
 		case <-ticker.C:
-		case <-l.sweeper:
+		case <-l.done:
 			return
 		}
 		l.clock.Store(batch.Now())
@@ -254,14 +260,22 @@ func (l *lane) closeAway(f func(*handed) bool) {
 	}
 }
 
+// quietTime is for how long idle connections are kept when the lane ends. A
+// request that is on its way when its connection is closed gets no answer; a
+// client at work has sent one by then, and was told that it is the last.
+const quietTime = 100 * time.Millisecond
+
 // shutdown ends the lane when all connections have closed, at the latest when
 // ctx is done. closing is set and nothing is accepted any more.
 func (l *lane) shutdown(ctx context.Context) error {
 	ticker := time.NewTicker(time.Millisecond)
 	defer ticker.Stop()
-	for l.open.Load() > 0 && ctx.Err() == nil {
-		l.each(l.push)
-		l.closeAway(func(c *handed) bool { return c.stays && c.idle.Load() })
+	for quiet := time.Now().Add(quietTime); l.open.Load() > 0 && ctx.Err() == nil; {
+		if time.Now().After(quiet) {
+			l.ending.Store(true)
+			l.each(l.push)
+			l.closeAway(func(c *handed) bool { return c.stays && c.idle.Load() })
+		}
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -269,8 +283,8 @@ func (l *lane) shutdown(ctx context.Context) error {
 	}
 	l.each((*conn).close)
 	l.closeAway(func(*handed) bool { return true })
-	close(l.sweeper)
 	l.stopped.Store(true)
+	close(l.done)
 	l.wake()
 	if l.open.Load() > 0 {
 		return ctx.Err() // what is under way still uses the files

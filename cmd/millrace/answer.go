@@ -31,7 +31,7 @@ func writeTable(w io.Writer, a *client.Answer) error {
 		o := &a.Outputs[i]
 		header = append(header, fmt.Sprintf("%s %s%s", values.Printable(o.Name), o.Datatype,
 			tensor.FormatShape(o.Shape)))
-		columns[i] = cells(o, rows)
+		columns[i] = cells(o, rows, min(rows, maxRows))
 	}
 	fmt.Fprintln(t, strings.Join(header, "\t"))
 	for r := range min(rows, maxRows) {
@@ -55,18 +55,18 @@ func writeTable(w io.Writer, a *client.Answer) error {
 	return err
 }
 
-// cells returns the text of an output for each row. An output that has not as
-// many rows stands in the first.
-func cells(o *tensor.Tensor, rows int64) []string {
+// cells returns the text of an output for the first rows that are shown. An
+// output that has not as many rows as the answer stands in the first.
+func cells(o *tensor.Tensor, rows, shown int64) []string {
 	texts := values.Texts(o)
-	out := make([]string, rows)
+	out := make([]string, shown)
 	if len(o.Shape) == 0 || o.Shape[0] != rows {
 		out[0] = cell(o, texts)
 		return out
 	}
-	width := len(texts) / int(rows)
+	width := int64(len(texts)) / rows
 	for r := range out {
-		out[r] = cell(o, texts[r*width:(r+1)*width])
+		out[r] = cell(o, texts[int64(r)*width:int64(r+1)*width])
 	}
 	return out
 }

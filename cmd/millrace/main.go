@@ -67,7 +67,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())
 	})
-	root.AddCommand(newServe(), newInfer(), newModels(), newCheck(),
-		newVersion(), newTrial())
+	root.AddCommand(newServe(), newInfer(), newModels(), newCheck(), newProfile(), newBench(),
+		newDoctor(), newVersion(), newTrial())
 	return root
 }

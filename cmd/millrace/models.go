@@ -84,7 +84,7 @@ func newModelsLoad() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "load MODEL",
 		Short: "Load a model, or load it again; the server must run in mode explicit",
-		Args:  cobra.ExactArgs(1),
+		Args:  oneModel,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := client.New(url)
 			if err != nil {
@@ -102,6 +102,7 @@ func newModelsLoad() *cobra.Command {
 		},
 	}
 	urlFlag(cmd, &url)
+	cmd.ValidArgsFunction = completeModels(&url)
 	cmd.Flags().StringVar(&config, "config", "",
 		"file with a model configuration in JSON, in place of config.pbtxt")
 	return cmd
@@ -112,7 +113,7 @@ func newModelsUnload() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "unload MODEL",
 		Short: "Take a model out of service; the server must run in mode explicit",
-		Args:  cobra.ExactArgs(1),
+		Args:  oneModel,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := client.New(url)
 			if err != nil {
@@ -124,5 +125,6 @@ func newModelsUnload() *cobra.Command {
 		},
 	}
 	urlFlag(cmd, &url)
+	cmd.ValidArgsFunction = completeModels(&url)
 	return cmd
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/millrace-ml/millrace/cmd/millrace/config"
+	"github.com/millrace-ml/millrace/runtime/model"
 )
 
 // serveFlags are what the command line says; they stand above the file.
@@ -62,8 +63,18 @@ func newServe() *cobra.Command {
 	return cmd
 }
 
-// config puts the flags that were given over the file or the defaults.
+// config returns the settings of a server, which needs folders with models.
 func (f *serveFlags) config(given func(string) bool) (config.Config, error) {
+	c, err := f.settings(given)
+	if err == nil && len(c.Repository.Paths) == 0 {
+		return c, errors.New("there is no folder with models; give one with --models DIR, " +
+			"or a settings file with repository.paths by -c FILE")
+	}
+	return c, err
+}
+
+// settings puts the flags that were given over the file or the defaults.
+func (f *serveFlags) settings(given func(string) bool) (config.Config, error) {
 	c := config.Default()
 	if f.file != "" {
 		var err error
@@ -89,10 +100,6 @@ func (f *serveFlags) config(given func(string) bool) (config.Config, error) {
 		if given(o.flag) {
 			*o.into = o.value
 		}
-	}
-	if len(c.Repository.Paths) == 0 {
-		return c, errors.New("there is no folder with models; give one with --models DIR, " +
-			"or a settings file with repository.paths by -c FILE")
 	}
 	if c.Repository.Trial.Cache == "" {
 		if dir, err := os.UserCacheDir(); err == nil {
@@ -121,6 +128,7 @@ func serve(ctx context.Context, load func() (config.Config, error), reloads bool
 	if err != nil {
 		return err
 	}
+	logLoaded(log, s.models.Index(false))
 	fmt.Fprintln(os.Stderr, s.listening())
 	for {
 		select {
@@ -142,6 +150,26 @@ func serve(ctx context.Context, load func() (config.Config, error), reloads bool
 			return s.stop()
 		}
 	}
+}
+
+// logLoaded says in one line what the server begins with.
+func logLoaded(log *slog.Logger, index []model.IndexEntry) {
+	ready := 0
+	var failed []string
+	for _, e := range index {
+		switch e.State {
+		case model.StateReady:
+			ready++
+		case model.StateUnavailable:
+			failed = append(failed, e.Name)
+		}
+	}
+	if len(failed) > 0 {
+		log.Warn("models loaded, but not all", "ready", ready, "failed", len(failed), "models",
+			strings.Join(failed, " "), "reasons", "see `millrace models`")
+		return
+	}
+	log.Info("models loaded", "ready", ready, "failed", 0)
 }
 
 // newLogger logs to standard error.

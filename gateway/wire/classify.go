@@ -23,10 +23,9 @@ func Classify(t *tensor.Tensor, n int, sig *tensor.Signature, output int) (tenso
 	if sig.MaxBatchSize > 0 && len(t.Shape) > 0 {
 		rows = int(t.Shape[0])
 	}
-	values := numbers(t)
-	per := 0
+	size, per := t.Datatype.Size(), 0
 	if rows > 0 {
-		per = len(values) / rows
+		per = len(t.Data) / size / rows
 	}
 	n = min(n, per)
 	labels := sig.Outputs[output].Labels
@@ -39,13 +38,15 @@ func Classify(t *tensor.Tensor, n int, sig *tensor.Signature, output int) (tenso
 	}
 	order := make([]int, per)
 	for row := range rows {
-		v := values[row*per : (row+1)*per]
+		v := t.Data[row*per*size:]
 		for i := range order {
 			order[i] = i
 		}
-		slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(v[b], v[a]) })
+		slices.SortStableFunc(order, func(a, b int) int {
+			return compare(t.Datatype, v[b*size:], v[a*size:])
+		})
 		for _, i := range order[:n] {
-			text := appendFloat(nil, v[i], floatBits(t.Datatype), false)
+			text := appendElement(nil, t.Datatype, v[i*size:], false)
 			text = strconv.AppendInt(append(text, ':'), int64(i), 10)
 			if i < len(labels) {
 				text = append(append(text, ':'), labels[i]...)
@@ -56,47 +57,32 @@ func Classify(t *tensor.Tensor, n int, sig *tensor.Signature, output int) (tenso
 	return c, nil
 }
 
-func floatBits(d tensor.Datatype) int {
-	if d == tensor.FP64 {
-		return 64
-	}
-	return 32
-}
-
-// numbers returns the elements of t as float64.
-func numbers(t *tensor.Tensor) []float64 {
+// compare orders the elements at the start of a and b, NaN before all others.
+func compare(d tensor.Datatype, a, b []byte) int {
 	le := binary.LittleEndian
-	size := t.Datatype.Size()
-	out := make([]float64, 0, len(t.Data)/size)
-	for p := t.Data; len(p) >= size; p = p[size:] {
-		var f float64
-		switch t.Datatype {
-		case tensor.FP32:
-			f = float64(math.Float32frombits(le.Uint32(p)))
-		case tensor.FP64:
-			f = math.Float64frombits(le.Uint64(p))
-		case tensor.FP16:
-			f = float64(tensor.FP16ToFloat32(le.Uint16(p)))
-		case tensor.BF16:
-			f = float64(tensor.BF16ToFloat32(le.Uint16(p)))
-		case tensor.Int64:
-			f = float64(int64(le.Uint64(p)))
-		case tensor.Int32:
-			f = float64(int32(le.Uint32(p)))
-		case tensor.Int16:
-			f = float64(int16(le.Uint16(p)))
-		case tensor.Int8:
-			f = float64(int8(p[0]))
-		case tensor.Uint64:
-			f = float64(le.Uint64(p))
-		case tensor.Uint32:
-			f = float64(le.Uint32(p))
-		case tensor.Uint16:
-			f = float64(le.Uint16(p))
-		default:
-			f = float64(p[0])
-		}
-		out = append(out, f)
+	switch d {
+	case tensor.FP32:
+		return cmp.Compare(math.Float32frombits(le.Uint32(a)), math.Float32frombits(le.Uint32(b)))
+	case tensor.FP64:
+		return cmp.Compare(math.Float64frombits(le.Uint64(a)), math.Float64frombits(le.Uint64(b)))
+	case tensor.FP16:
+		return cmp.Compare(tensor.FP16ToFloat32(le.Uint16(a)), tensor.FP16ToFloat32(le.Uint16(b)))
+	case tensor.BF16:
+		return cmp.Compare(tensor.BF16ToFloat32(le.Uint16(a)), tensor.BF16ToFloat32(le.Uint16(b)))
+	case tensor.Int64:
+		return cmp.Compare(int64(le.Uint64(a)), int64(le.Uint64(b)))
+	case tensor.Int32:
+		return cmp.Compare(int32(le.Uint32(a)), int32(le.Uint32(b)))
+	case tensor.Int16:
+		return cmp.Compare(int16(le.Uint16(a)), int16(le.Uint16(b)))
+	case tensor.Int8:
+		return cmp.Compare(int8(a[0]), int8(b[0]))
+	case tensor.Uint64:
+		return cmp.Compare(le.Uint64(a), le.Uint64(b))
+	case tensor.Uint32:
+		return cmp.Compare(le.Uint32(a), le.Uint32(b))
+	case tensor.Uint16:
+		return cmp.Compare(le.Uint16(a), le.Uint16(b))
 	}
-	return out
+	return cmp.Compare(a[0], b[0])
 }

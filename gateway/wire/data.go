@@ -61,7 +61,7 @@ func (d *data) array() error {
 func (d *data) flat() error {
 	switch d.datatype {
 	case tensor.FP32:
-		return d.floats32()
+		return d.singles()
 	case tensor.Bytes:
 		return d.each(d.str1)
 	case tensor.Bool:
@@ -87,19 +87,20 @@ func (d *data) each(element func() error) error {
 	}
 }
 
-// floats32 is each for the datatype of most requests, without a call a value.
-func (d *data) floats32() error {
-	s := d.scanner
+// singles is each for the datatype of most requests: the usual numbers are
+// read in one loop, the others one at a time.
+func (d *data) singles() error {
 	for first := true; ; first = false {
-		if !first && s.pos < len(s.buf) && s.buf[s.pos] == ',' {
-			s.pos++
-		} else if ok, err := s.more(']', first); !ok {
+		if !first {
+			d.got += int64(d.floats32(d.dst[4*d.got:]))
+		}
+		if ok, err := d.more(']', first); !ok {
 			return err
 		}
 		if d.got >= d.n {
 			return d.errorf("more than the %d elements of the shape", d.n)
 		}
-		f, err := s.float(true)
+		f, err := d.float(true)
 		if err != nil {
 			return d.wrap(err)
 		}
@@ -125,6 +126,7 @@ func shorten(text []byte) []byte {
 }
 
 func (d *data) float1() error {
+	at := d.pos
 	f, err := d.float(false)
 	if err != nil {
 		return err
@@ -135,12 +137,14 @@ func (d *data) float1() error {
 	case tensor.FP16:
 		h := tensor.FP16FromFloat64(f)
 		if h&0x7fff == 0x7c00 && !math.IsInf(f, 0) {
+			d.pos = at
 			return errRange
 		}
 		binary.LittleEndian.PutUint16(d.dst[2*d.got:], h)
 	default:
 		h := tensor.BF16FromFloat64(f)
 		if h&0x7fff == 0x7f80 && !math.IsInf(f, 0) {
+			d.pos = at
 			return errRange
 		}
 		binary.LittleEndian.PutUint16(d.dst[2*d.got:], h)
@@ -207,10 +211,12 @@ func (d *data) str1() error {
 		return err
 	}
 	if d.base64 {
-		s, err = base64.StdEncoding.AppendDecode(nil, s)
+		at := len(d.text)
+		d.text, err = base64.StdEncoding.AppendDecode(d.text, s)
 		if err != nil {
 			return d.errorf("is not base64")
 		}
+		s = d.text[at:]
 	}
 	if d.dst, err = d.r.grow(d.dst, 4+len(s)); err != nil {
 		return err

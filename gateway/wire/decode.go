@@ -44,7 +44,7 @@ func (r *Request) object(sig *tensor.Signature) error {
 	if err := s.open('{'); err != nil {
 		return err
 	}
-	inputs := false
+	var seen struct{ id, parameters, inputs, outputs bool }
 	for first := true; ; first = false {
 		key, ok, err := s.key(first)
 		if err != nil {
@@ -55,17 +55,21 @@ func (r *Request) object(sig *tensor.Signature) error {
 		}
 		switch string(key) {
 		case "id":
-			err = r.readID()
-		case "parameters":
-			err = r.parameters()
-		case "inputs":
-			if inputs {
-				return s.fail("\"inputs\" stands twice")
+			if err = s.once(&seen.id, key); err == nil {
+				err = r.readID()
 			}
-			inputs = true
-			err = r.inputs(sig)
+		case "parameters":
+			if err = s.once(&seen.parameters, key); err == nil {
+				err = r.parameters()
+			}
+		case "inputs":
+			if err = s.once(&seen.inputs, key); err == nil {
+				err = r.inputs(sig)
+			}
 		case "outputs":
-			err = r.outputs(sig)
+			if err = s.once(&seen.outputs, key); err == nil {
+				err = r.outputs(sig)
+			}
 		default:
 			err = s.skip()
 		}
@@ -73,9 +77,18 @@ func (r *Request) object(sig *tensor.Signature) error {
 			return err
 		}
 	}
-	if !inputs {
+	if !seen.inputs {
 		return fmt.Errorf("%w: the request has no \"inputs\"", ErrBadRequest)
 	}
+	return nil
+}
+
+// once notes that a key was seen, which may stand in the request only once.
+func (s *scanner) once(seen *bool, key []byte) error {
+	if *seen {
+		return s.fail("%q stands twice", key)
+	}
+	*seen = true
 	return nil
 }
 
@@ -179,7 +192,7 @@ type pending struct {
 	datatype tensor.Datatype
 	shape    []int64
 	hasShape bool
-	dataAt   int // where data begins, -1 where it was read or is not there
+	dataAt   int // where data begins, -1 where there is none
 	read     bool
 	binary   int64 // binary_data_size, -1 for none
 	base64   bool
@@ -283,6 +296,9 @@ func (r *Request) datatype(p *pending) error {
 	if err != nil {
 		return err
 	}
+	if p.datatype != tensor.Invalid {
+		return r.scan.fail("inputs[%d] has two datatypes", p.index)
+	}
 	if p.datatype = tensor.ParseDatatype(name); p.datatype == tensor.Invalid {
 		return fmt.Errorf("%w: inputs[%d].datatype: %q is not a datatype", ErrBadRequest, p.index,
 			shorten(name))
@@ -310,14 +326,18 @@ func (r *Request) shape(p *pending) error {
 		}
 		v, neg, err := s.integer()
 		if err != nil || neg || v > 1<<62 || len(r.shapes)-from >= tensor.MaxRank {
-			return s.fail("Unable to parse 'shape': "+
-				"inputs[%d].shape must be at most %d integers of 0 or more",
-				p.index, tensor.MaxRank)
+			return badShape(p.index)
 		}
 		r.shapes = append(r.shapes, int64(v))
 	}
 	p.shape = r.shapes[from:len(r.shapes):len(r.shapes)]
 	return nil
+}
+
+// badShape begins as the text of Triton does, which clients look for.
+func badShape(input int) error {
+	return fmt.Errorf("%w: Unable to parse 'shape': inputs[%d].shape must be at most %d integers "+
+		"of 0 or more", ErrBadRequest, input, tensor.MaxRank)
 }
 
 func (r *Request) inputParameters(p *pending) error {
@@ -340,7 +360,9 @@ func (r *Request) inputParameters(p *pending) error {
 		case "content_type":
 			var kind []byte
 			kind, err = s.str()
-			p.base64 = string(kind) == "base64"
+			if base64 := string(kind) == "base64"; base64 != p.base64 {
+				p.base64, p.read = base64, false // data that came before is to be read again
+			}
 		case "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size":
 			return fmt.Errorf("%w: shared memory is not served; send the tensor in the body",
 				ErrUnsupported)
@@ -355,15 +377,15 @@ func (r *Request) inputParameters(p *pending) error {
 
 func (r *Request) inputData(sig *tensor.Signature, p *pending) error {
 	s := &r.scan
-	if p.read || p.dataAt >= 0 {
+	if p.dataAt >= 0 {
 		return s.fail("inputs[%d] has data twice", p.index)
 	}
+	s.next()
+	p.dataAt = s.pos
 	if p.spec >= 0 && p.datatype != tensor.Invalid && p.hasShape {
 		p.read = true
 		return r.fill(sig, p)
 	}
-	s.next()
-	p.dataAt = s.pos
 	return s.skip()
 }
 
@@ -394,9 +416,9 @@ func (r *Request) fill(sig *tensor.Signature, p *pending) error {
 		return fmt.Errorf("%w: inputs[%d].shape: %w", ErrBadRequest, p.index, err)
 	}
 	s := &r.scan
-	// Each element takes two bytes of JSON: a count that cannot be there is
-	// refused before memory is taken for it.
-	if n > int64(len(s.buf)-s.pos) {
+	// Each element takes two bytes of JSON or more: a count that cannot be there
+	// is refused before memory is taken for it.
+	if n > int64(len(s.buf)-s.pos)/2 {
 		return fmt.Errorf("%w: inputs[%d].data has fewer elements than the %d of shape %s",
 			ErrBadRequest, p.index, n, tensor.FormatShape(p.shape))
 	}
@@ -427,7 +449,7 @@ func (r *Request) endInput(sig *tensor.Signature, p *pending) error {
 	if err := p.check(sig); err != nil {
 		return err
 	}
-	if (p.read || p.dataAt >= 0) && p.binary >= 0 {
+	if p.dataAt >= 0 && p.binary >= 0 {
 		return fmt.Errorf("%w: inputs[%d] ('%s') has both data and binary_data_size",
 			ErrBadRequest, p.index, p.name)
 	}

@@ -38,6 +38,9 @@ func (r *Request) output(sig *tensor.Signature, i int) error {
 		}
 		switch string(key) {
 		case "name":
+			if o.Index >= 0 {
+				return s.fail("outputs[%d] has two names", i)
+			}
 			var name []byte
 			if name, err = s.str(); err == nil {
 				o.Index, err = r.ask(sig, name)
@@ -65,11 +68,11 @@ func (r *Request) ask(sig *tensor.Signature, name []byte) (int, error) {
 		return 0, fmt.Errorf("%w: unexpected inference output '%s' for model: it gives %s",
 			ErrBadRequest, shorten(name), names(sig.Outputs))
 	}
-	for _, o := range r.Outputs {
-		if o.Index == i {
-			return 0, fmt.Errorf("%w: output '%s' already exists in request", ErrBadRequest, name)
-		}
+	word, bit := &r.asked[i/64], uint64(1)<<(i%64)
+	if *word&bit != 0 {
+		return 0, fmt.Errorf("%w: output '%s' already exists in request", ErrBadRequest, name)
 	}
+	*word |= bit
 	return i, nil
 }
 

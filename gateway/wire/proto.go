@@ -1,10 +1,10 @@
 package wire
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -72,6 +72,9 @@ func ProtoHead(body []byte) (model, version []byte, err error) {
 		if body, err = f.read(body); err != nil {
 			return nil, nil, err
 		}
+		if f.kind != protowire.BytesType {
+			continue // as any field that the message does not have
+		}
 		switch f.number {
 		case reqModel:
 			model = f.bytes
@@ -94,12 +97,12 @@ func DecodeProto(r *Request, sig *tensor.Signature, body []byte) error {
 		if rest, err = f.read(rest); err != nil {
 			return err
 		}
+		if f.kind != protowire.BytesType {
+			continue
+		}
 		switch f.number {
 		case reqID:
-			if len(f.bytes) > maxID {
-				return fmt.Errorf("%w: id is longer than %d bytes", ErrBadRequest, maxID)
-			}
-			r.ID = f.bytes
+			err = p.id(f.bytes)
 		case reqParameters:
 			err = p.parameter(f.bytes)
 		case reqInputs:
@@ -123,6 +126,17 @@ type protoRequest struct {
 	n     int
 	raw   int  // raw_input_contents
 	typed bool // an input has contents
+}
+
+func (p *protoRequest) id(b []byte) error {
+	switch {
+	case len(b) > maxID:
+		return fmt.Errorf("%w: id is longer than %d bytes", ErrBadRequest, maxID)
+	case !utf8.Valid(b):
+		return fmt.Errorf("%w: id is not valid UTF-8", ErrBadRequest)
+	}
+	p.r.ID = b
+	return nil
 }
 
 // entry splits a map entry into its key and the value's message.
@@ -176,9 +190,10 @@ func (p *protoRequest) parameter(b []byte) error {
 		p.r.TimeoutMicros, err = number(key, value)
 	case "sequence_id":
 		var f field
-		if _, err = f.read(value); err == nil {
-			p.r.Sequence = f.value != 0 || len(f.bytes) > 0
+		for len(value) > 0 && err == nil {
+			value, err = f.read(value)
 		}
+		p.r.Sequence = f.value != 0 || len(f.bytes) > 0
 	default:
 		if strings.HasPrefix(string(key), "triton_") {
 			err = fmt.Errorf("%w: parameter %q: names that begin with triton_ are reserved",
@@ -233,6 +248,9 @@ func (p *protoRequest) input(b []byte) error {
 
 func (p *protoRequest) shape(f *field, from int) error {
 	b := f.bytes
+	if f.kind != protowire.BytesType && f.kind != protowire.VarintType {
+		return fmt.Errorf("%w: inputs[%d].shape is not encoded as integers", ErrBadRequest, p.n)
+	}
 	for first := true; first || len(b) > 0; first = false {
 		v := f.value
 		if f.kind == protowire.BytesType {
@@ -246,8 +264,7 @@ func (p *protoRequest) shape(f *field, from int) error {
 			b = b[n:]
 		}
 		if int64(v) < 0 || len(p.r.shapes)-from >= tensor.MaxRank {
-			return fmt.Errorf("%w: inputs[%d].shape must be at most %d integers of 0 or more",
-				ErrBadRequest, p.n, tensor.MaxRank)
+			return badShape(p.n)
 		}
 		p.r.shapes = append(p.r.shapes, int64(v))
 	}
@@ -269,7 +286,8 @@ func (p *protoRequest) add(q *pending, contents []byte) error {
 	if t.Datatype != tensor.Invalid {
 		return fmt.Errorf("%w: input '%s' already exists in request", ErrBadRequest, q.name)
 	}
-	if _, err := tensor.Elements(q.shape); err != nil {
+	size, err := tensor.ByteSize(q.datatype, q.shape)
+	if err != nil {
 		return fmt.Errorf("%w: inputs[%d].shape: %w", ErrBadRequest, p.n, err)
 	}
 	t.Datatype, t.Shape = q.datatype, q.shape
@@ -279,7 +297,7 @@ func (p *protoRequest) add(q *pending, contents []byte) error {
 		return nil
 	}
 	p.typed = true
-	return p.fill(t, contents)
+	return p.fill(t, contents, size)
 }
 
 func (p *protoRequest) output(b []byte) error {
@@ -330,6 +348,12 @@ func (p *protoRequest) contents(body []byte) error {
 			if err := t.Check(); err != nil {
 				return fmt.Errorf("%w: input '%s': %w", ErrBadRequest, t.Name, err)
 			}
+			if t.Data == nil { // no elements; even they have an address
+				var err error
+				if t.Data, err = p.r.Mem.Alloc(0); err != nil {
+					return err
+				}
+			}
 		}
 		return nil
 	}
@@ -356,200 +380,4 @@ func (p *protoRequest) contents(body []byte) error {
 		i++
 	}
 	return nil
-}
-
-// contentsField is the field of InferTensorContents for each datatype.
-var contentsField = [...]protowire.Number{
-	tensor.Bool: 1, tensor.Int8: 2, tensor.Int16: 2, tensor.Int32: 2, tensor.Int64: 3,
-	tensor.Uint8: 4, tensor.Uint16: 4, tensor.Uint32: 4, tensor.Uint64: 5,
-	tensor.FP32: 6, tensor.FP64: 7, tensor.Bytes: 8,
-}
-
-// fill reads typed contents, packed or not.
-func (p *protoRequest) fill(t *tensor.Tensor, b []byte) error {
-	want := contentsField[t.Datatype]
-	var f field
-	var err error
-	t.Data, err = p.r.Mem.Alloc(min(len(b)*8, int(p.due(t))))
-	if err != nil {
-		return err
-	}
-	t.Data = t.Data[:0]
-	for len(b) > 0 {
-		if b, err = f.read(b); err != nil {
-			return err
-		}
-		if f.number != want {
-			return fmt.Errorf("%w: input '%s' is %s, which does not go into field %d of contents",
-				ErrBadRequest, t.Name, t.Datatype, f.number)
-		}
-		if err := p.elements(t, &f); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (p *protoRequest) due(t *tensor.Tensor) int64 {
-	n, err := tensor.ByteSize(t.Datatype, t.Shape)
-	if err != nil {
-		return 0
-	}
-	return n
-}
-
-func (p *protoRequest) elements(t *tensor.Tensor, f *field) error {
-	var err error
-	if t.Datatype == tensor.Bytes {
-		if t.Data, err = p.r.grow(t.Data, 4+len(f.bytes)); err == nil {
-			t.Data = tensor.AppendElement(t.Data, f.bytes)
-		}
-		return err
-	}
-	packed := f.kind == protowire.BytesType
-	if packed && (t.Datatype == tensor.FP32 || t.Datatype == tensor.FP64) {
-		if t.Data, err = p.r.grow(t.Data, len(f.bytes)); err == nil {
-			t.Data = append(t.Data, f.bytes...)
-		}
-		return err
-	}
-	for b := f.bytes; !packed || len(b) > 0; {
-		v := f.value
-		if packed {
-			var n int
-			if v, n = protowire.ConsumeVarint(b); n < 0 {
-				return badProto(n)
-			}
-			b = b[n:]
-		}
-		if t.Data, err = p.r.grow(t.Data, 8); err != nil {
-			return err
-		}
-		if t.Data, err = appendValue(t.Data, t, v); err != nil || !packed {
-			return err
-		}
-	}
-	return nil
-}
-
-// appendValue appends one integer, bool or unpacked float, within its range.
-func appendValue(dst []byte, t *tensor.Tensor, v uint64) ([]byte, error) {
-	le := binary.LittleEndian
-	switch t.Datatype {
-	case tensor.Bool:
-		return append(dst, byte(min(v, 1))), nil
-	case tensor.FP32:
-		return le.AppendUint32(dst, uint32(v)), nil
-	case tensor.FP64, tensor.Int64, tensor.Uint64:
-		return le.AppendUint64(dst, v), nil
-	case tensor.Int8, tensor.Int16, tensor.Int32:
-		n := int64(int32(v))
-		if bits := 8*t.Datatype.Size() - 1; n < -1<<bits || n >= 1<<bits {
-			return dst, fmt.Errorf("%w: input '%s': %d is out of range for %s", ErrBadRequest,
-				t.Name, n, t.Datatype)
-		}
-	default:
-		if limit := limits[t.Datatype].max; v > limit {
-			return dst, fmt.Errorf("%w: input '%s': %d is out of range for %s", ErrBadRequest,
-				t.Name, v, t.Datatype)
-		}
-	}
-	switch t.Datatype.Size() {
-	case 1:
-		return append(dst, byte(v)), nil
-	case 2:
-		return le.AppendUint16(dst, uint16(v)), nil
-	}
-	return le.AppendUint32(dst, uint32(v)), nil
-}
-
-// AppendProto appends the ModelInferResponse of an answer, with raw contents.
-func AppendProto(dst []byte, r *Request, a *Answer) ([]byte, error) {
-	dst = protowire.AppendTag(dst, respModel, protowire.BytesType)
-	dst = protowire.AppendString(dst, a.Model)
-	dst = protowire.AppendTag(dst, respVersion, protowire.BytesType)
-	dst = protowire.AppendString(dst, a.Version)
-	if len(r.ID) > 0 {
-		dst = protowire.AppendTag(dst, respID, protowire.BytesType)
-		dst = protowire.AppendBytes(dst, r.ID)
-	}
-	e := encoder{r: r, a: a}
-	var err error
-	e.each(func(o Output) {
-		t := &a.Outputs[o.Index]
-		if err != nil || t.Datatype == tensor.Invalid {
-			return
-		}
-		if o.Classes > 0 {
-			var c tensor.Tensor
-			if c, err = Classify(t, o.Classes, a.Sig, o.Index); err != nil {
-				return
-			}
-			e.classes = append(e.classes, c)
-			t = &e.classes[len(e.classes)-1]
-		}
-		dst = appendOutput(dst, t)
-	})
-	if err != nil {
-		return dst, err
-	}
-	classes := e.classes
-	e.each(func(o Output) {
-		t := &a.Outputs[o.Index]
-		if t.Datatype == tensor.Invalid {
-			return
-		}
-		if o.Classes > 0 {
-			t, classes = &classes[0], classes[1:]
-		}
-		dst = protowire.AppendTag(dst, respRaw, protowire.BytesType)
-		dst = protowire.AppendBytes(dst, t.Data)
-	})
-	return dst, nil
-}
-
-// appendOutput appends an InferOutputTensor.
-func appendOutput(dst []byte, t *tensor.Tensor) []byte {
-	datatype := t.Datatype.String()
-	dims := 0
-	for _, d := range t.Shape {
-		dims += protowire.SizeVarint(uint64(d))
-	}
-	classNames := ""
-	size := 3 + protowire.SizeBytes(len(t.Name)) + protowire.SizeBytes(len(datatype)) +
-		protowire.SizeBytes(dims)
-	if t.ClassNames != nil {
-		classNames = ClassNames(t.ClassNames)
-		size += 1 + protowire.SizeBytes(parameterSize(classNames))
-	}
-	dst = protowire.AppendTag(dst, respOutputs, protowire.BytesType)
-	dst = protowire.AppendVarint(dst, uint64(size))
-	dst = protowire.AppendTag(dst, outName, protowire.BytesType)
-	dst = protowire.AppendString(dst, t.Name)
-	dst = protowire.AppendTag(dst, outDatatype, protowire.BytesType)
-	dst = protowire.AppendString(dst, datatype)
-	dst = protowire.AppendTag(dst, outShape, protowire.BytesType)
-	dst = protowire.AppendVarint(dst, uint64(dims))
-	for _, d := range t.Shape {
-		dst = protowire.AppendVarint(dst, uint64(d))
-	}
-	if t.ClassNames == nil {
-		return dst
-	}
-	dst = protowire.AppendTag(dst, outParameter, protowire.BytesType)
-	dst = protowire.AppendVarint(dst, uint64(parameterSize(classNames)))
-	dst = protowire.AppendTag(dst, 1, protowire.BytesType)
-	dst = protowire.AppendString(dst, classNamesKey)
-	dst = protowire.AppendTag(dst, 2, protowire.BytesType)
-	dst = protowire.AppendVarint(dst, uint64(1+protowire.SizeBytes(len(classNames))))
-	dst = protowire.AppendTag(dst, paramString, protowire.BytesType)
-	return protowire.AppendString(dst, classNames)
-}
-
-const classNamesKey = "class_names"
-
-// parameterSize returns the bytes of the map entry that carries class names.
-func parameterSize(names string) int {
-	inner := 1 + protowire.SizeBytes(len(names))
-	return 1 + protowire.SizeBytes(len(classNamesKey)) + 1 + protowire.SizeBytes(inner)
 }

@@ -39,6 +39,7 @@ type Request struct {
 	shapes []int64 // memory of the inputs' shapes
 	scan   scanner
 	blobs  []blob
+	asked  []uint64 // a bit for each output of the signature: it is in Outputs
 }
 
 // blob is an input whose data follows the JSON part.
@@ -50,6 +51,9 @@ type blob struct {
 // keepArena bounds the memory for tensors that an idle Request keeps.
 const keepArena = 2 << 20
 
+// keepText bounds the memory for strings with escapes that it keeps.
+const keepText = 64 << 10
+
 // Reset makes the request ready for the next one.
 func (r *Request) Reset() {
 	r.Mem.Reset(keepArena)
@@ -60,6 +64,9 @@ func (r *Request) Reset() {
 	r.Priority, r.TimeoutMicros = 0, 0
 	r.shapes, r.blobs = r.shapes[:0], r.blobs[:0]
 	r.scan = scanner{text: r.scan.text[:0]}
+	if cap(r.scan.text) > keepText {
+		r.scan.text = nil
+	}
 }
 
 // begin makes room for the inputs of a signature, all left out.
@@ -68,6 +75,9 @@ func (r *Request) begin(sig *tensor.Signature) {
 	for i := range r.Inputs {
 		r.Inputs[i] = tensor.Tensor{Name: sig.Inputs[i].Name}
 	}
+	words := (len(sig.Outputs) + 63) / 64
+	r.asked = slices.Grow(r.asked[:0], words)[:words]
+	clear(r.asked)
 }
 
 // Output is one requested output.

@@ -87,7 +87,8 @@ func (s *scanner) more(closing byte, first bool) (bool, error) {
 	return true, nil
 }
 
-// key reads the next key of an object and the colon; ok is false at the end.
+// key reads the next key of an object and the colon; ok is false at the end
+// and with an error.
 func (s *scanner) key(first bool) (key []byte, ok bool, err error) {
 	if ok, err = s.more('}', first); !ok {
 		return nil, false, err
@@ -95,7 +96,10 @@ func (s *scanner) key(first bool) (key []byte, ok bool, err error) {
 	if key, err = s.str(); err != nil {
 		return nil, false, err
 	}
-	return key, true, s.expect(':')
+	if err := s.expect(':'); err != nil {
+		return nil, false, err
+	}
+	return key, true, nil
 }
 
 // str reads a string. What it returns is valid as long as buf is, and until text is reset.
@@ -175,19 +179,31 @@ func (s *scanner) escape() error {
 		return err
 	}
 	if utf16.IsSurrogate(r) {
-		if s.pos+1 < len(s.buf) && s.buf[s.pos] == '\\' && s.buf[s.pos+1] == 'u' {
-			s.pos += 2
-			low, err := s.hex()
-			if err != nil {
-				return err
-			}
-			r = utf16.DecodeRune(r, low)
-		} else {
-			r = utf8.RuneError
+		if r, err = s.pair(r); err != nil {
+			return err
 		}
 	}
 	s.text = utf8.AppendRune(s.text, r)
 	return nil
+}
+
+// pair returns what a surrogate and the one that follows it stand for. One
+// alone stands for nothing, and takes nothing of what follows with it.
+func (s *scanner) pair(high rune) (rune, error) {
+	at := s.pos
+	if !bytes.HasPrefix(s.buf[at:], []byte(`\u`)) {
+		return utf8.RuneError, nil
+	}
+	s.pos += 2
+	low, err := s.hex()
+	if err != nil {
+		return 0, err
+	}
+	r := utf16.DecodeRune(high, low)
+	if r == utf8.RuneError {
+		s.pos = at
+	}
+	return r, nil
 }
 
 func (s *scanner) hex() (rune, error) {
@@ -238,8 +254,10 @@ func (s *scanner) skip() error {
 	case 'n':
 		return s.word("null")
 	}
-	_, err := s.number()
-	return err
+	if _, err := s.number(); err != nil {
+		return s.unexpected("a value")
+	}
+	return nil
 }
 
 func (s *scanner) skipObject() error {
@@ -270,63 +288,15 @@ func (s *scanner) word(w string) error {
 func (s *scanner) number() ([]byte, error) {
 	s.next()
 	from := s.pos
-	for s.pos < len(s.buf) {
-		switch c := s.buf[s.pos]; {
-		case c >= '0' && c <= '9', c == '-', c == '+', c == '.', c == 'e', c == 'E':
-		case c >= 'a' && c <= 'z', c == 'N', c == 'I':
-		default:
-			return s.numberText(from)
-		}
-		s.pos++
+	if d, ok := s.decimal(); ok {
+		s.pos = d.end
+		return s.buf[from:d.end], nil
 	}
-	return s.numberText(from)
-}
-
-func (s *scanner) numberText(from int) ([]byte, error) {
-	text := s.buf[from:s.pos]
-	if !validNumber(text) {
-		s.pos = from
-		return nil, s.unexpected("a number")
-	}
-	return text, nil
-}
-
-// validNumber says whether text is a JSON number or one of the tokens.
-func validNumber(text []byte) bool {
-	switch string(text) {
-	case "NaN", "Infinity", "-Infinity":
-		return true
-	}
-	i := 0
-	digits := func() bool {
-		from := i
-		for i < len(text) && text[i] >= '0' && text[i] <= '9' {
-			i++
-		}
-		return i > from
-	}
-	if i < len(text) && text[i] == '-' {
-		i++
-	}
-	zero := i < len(text) && text[i] == '0'
-	from := i
-	if !digits() || zero && i > from+1 {
-		return false
-	}
-	if i < len(text) && text[i] == '.' {
-		i++
-		if !digits() {
-			return false
+	for _, token := range [...]string{"NaN", "Infinity", "-Infinity"} {
+		if bytes.HasPrefix(s.buf[from:], []byte(token)) {
+			s.pos += len(token)
+			return s.buf[from:s.pos], nil
 		}
 	}
-	if i < len(text) && text[i]|0x20 == 'e' {
-		i++
-		if i < len(text) && (text[i] == '+' || text[i] == '-') {
-			i++
-		}
-		if !digits() {
-			return false
-		}
-	}
-	return i == len(text)
+	return nil, s.unexpected("a number")
 }

@@ -93,7 +93,7 @@ func (f folder) wantRefused(models *model.Repository, name, words string) {
 			f.t.Errorf("%s: the reason is %q, want %q in it", name, e.Reason, word)
 		}
 	}
-	for _, hidden := range []string{f.dir, "/etc/passwd", os.TempDir() + "/"} {
+	for _, hidden := range []string{f.dir, "/etc/passwd", os.TempDir() + "/", "onnxruntime_src"} {
 		if strings.Contains(e.Reason, hidden) {
 			f.t.Errorf("%s: the reason tells of %s: %q", name, hidden, e.Reason)
 		}
@@ -240,7 +240,8 @@ func TestWeightsElsewhere(t *testing.T) {
 	}
 	// The name with which ONNX Runtime marks weights that lie in its own memory.
 	const marker = "*/_ORT_MEM_ADDR_/*"
-	with("memory", "model.onnx", "location", marker, "offset", "94000000000000", "length", "16")
+	with("memory", "in-memory address marker",
+		"location", marker, "offset", "94000000000000", "length", "16")
 	f.file("memory", marker, make([]byte, 64))
 	for name, entries := range map[string][]string{
 		"length": {"length", "1152921504606846976"}, "before": {"offset", "-16"},

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync/atomic"
 )
 
 // ErrData is returned when the bytes of a tensor do not fit its datatype and shape.
@@ -42,19 +43,45 @@ type Signature struct {
 	// MaxBatchSize is the most rows a request may have along the batch axis;
 	// 0 says that the model has no batch axis.
 	MaxBatchSize int
+
+	inputs, outputs index
 }
 
 // Input returns the index of the input of that name, or -1.
-func (s *Signature) Input(name []byte) int { return index(s.Inputs, name) }
+func (s *Signature) Input(name []byte) int { return s.inputs.find(s.Inputs, name) }
 
 // Output returns the index of the output of that name, or -1.
-func (s *Signature) Output(name []byte) int { return index(s.Outputs, name) }
+func (s *Signature) Output(name []byte) int { return s.outputs.find(s.Outputs, name) }
 
-func index(specs []Spec, name []byte) int {
-	for i := range specs {
-		if specs[i].Name == string(name) {
-			return i
+// index finds a name among many: the places are noted on the first look-up, so
+// that a request that names thousands of tensors does not compare each with all.
+type index struct {
+	places atomic.Pointer[map[string]int]
+}
+
+// fewSpecs is up to how many names comparing is as fast as looking up.
+const fewSpecs = 16
+
+func (x *index) find(specs []Spec, name []byte) int {
+	if len(specs) <= fewSpecs {
+		for i := range specs {
+			if specs[i].Name == string(name) {
+				return i
+			}
 		}
+		return -1
+	}
+	places := x.places.Load()
+	if places == nil {
+		m := make(map[string]int, len(specs))
+		for i := range specs {
+			m[specs[i].Name] = i
+		}
+		places = &m
+		x.places.Store(places)
+	}
+	if i, ok := (*places)[string(name)]; ok {
+		return i
 	}
 	return -1
 }

@@ -210,5 +210,8 @@ func (c *Client) unreachable(err error) error {
 		return fmt.Errorf("%w at %s; start one with `millrace serve`, or name another with --url",
 			ErrNoServer, c.address)
 	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%s did not answer in time: %w", c.address, context.DeadlineExceeded)
+	}
 	return fmt.Errorf("cannot reach %s: %w", c.address, err)
 }

@@ -17,6 +17,11 @@ type Request struct {
 	Version string // "" lets the server pick
 	Inputs  []tensor.Tensor
 	Timeout int64 // microseconds, 0 for none
+
+	// Classes asks for the best classes of these outputs in place of their
+	// values: texts of score, index and label.
+	Classes int
+	Outputs []string
 }
 
 // Answer is what Infer returns.
@@ -55,8 +60,14 @@ type inputHead struct {
 	Parameters map[string]any `json:"parameters"`
 }
 
+type outputHead struct {
+	Name       string         `json:"name"`
+	Parameters map[string]any `json:"parameters"`
+}
+
 type requestHead struct {
 	Inputs     []inputHead    `json:"inputs"`
+	Outputs    []outputHead   `json:"outputs,omitempty"`
 	Parameters map[string]any `json:"parameters"`
 }
 
@@ -84,6 +95,10 @@ func Body(r *Request) ([]byte, http.Header, error) {
 		head.Inputs = append(head.Inputs, inputHead{
 			t.Name, t.Shape, t.Datatype.String(), map[string]any{"binary_data_size": len(t.Data)},
 		})
+	}
+	for _, name := range r.Outputs {
+		head.Outputs = append(head.Outputs, outputHead{name,
+			map[string]any{"binary_data": true, "classification": r.Classes}})
 	}
 	body, err := json.Marshal(head)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/millrace-ml/millrace/runtime/tensor"
 )
@@ -23,7 +24,10 @@ func FromCSV(specs []tensor.Spec,
 		return nil, nil, fmt.Errorf("%w: the table is empty", ErrValue)
 	}
 	columns := make(map[string]int)
+	// Spreadsheets write a byte order mark in front of the first name.
+	records[0][0] = strings.TrimPrefix(records[0][0], "\ufeff")
 	for i, name := range records[0] {
+		name = strings.TrimSpace(name)
 		if _, err := Find(specs, name); err == nil {
 			columns[name] = i
 		} else {

@@ -42,33 +42,46 @@ func AppendElement(dst []byte, d tensor.Datatype, text string) ([]byte, error) {
 }
 
 func appendFloat(dst []byte, d tensor.Datatype, text string) ([]byte, error) {
-	bits := 32
-	if d == tensor.FP64 {
-		bits = 64
+	bits := 64 // the half floats are rounded once, from all digits
+	if d == tensor.FP32 {
+		bits = 32
 	}
 	f, err := strconv.ParseFloat(text, bits)
-	if err != nil {
-		return dst, fmt.Errorf("%w: %q is not a number that %s can hold", ErrValue, text, d)
-	}
+	held := f
 	switch d {
 	case tensor.FP16:
-		return binary.LittleEndian.AppendUint16(dst, tensor.FP16FromFloat64(f)), nil
+		half := tensor.FP16FromFloat64(f)
+		held = float64(tensor.FP16ToFloat32(half))
+		dst = binary.LittleEndian.AppendUint16(dst, half)
 	case tensor.BF16:
-		return binary.LittleEndian.AppendUint16(dst, tensor.BF16FromFloat64(f)), nil
+		half := tensor.BF16FromFloat64(f)
+		held = float64(tensor.BF16ToFloat32(half))
+		dst = binary.LittleEndian.AppendUint16(dst, half)
 	case tensor.FP32:
-		return binary.LittleEndian.AppendUint32(dst, math.Float32bits(float32(f))), nil
+		dst = binary.LittleEndian.AppendUint32(dst, math.Float32bits(float32(f)))
+	default:
+		dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(f))
 	}
-	return binary.LittleEndian.AppendUint64(dst, math.Float64bits(f)), nil
+	if err != nil || math.IsInf(held, 0) && !math.IsInf(f, 0) {
+		return dst, fmt.Errorf("%w: %q is not a number that %s can hold", ErrValue, text, d)
+	}
+	return dst, nil
 }
 
 func signed(d tensor.Datatype) bool {
 	return d == tensor.Int8 || d == tensor.Int16 || d == tensor.Int32 || d == tensor.Int64
 }
 
-// appendInteger takes "3" and also "3.0", as tables often have it.
+// exact is up to where each whole number is a float64 of its own.
+const exact = 1 << 53
+
+// appendInteger takes "3" and also "3.0" and "3e0", as tables often have it.
 func appendInteger(dst []byte, d tensor.Datatype, text string) ([]byte, error) {
-	if whole, zeros, ok := strings.Cut(text, "."); ok && strings.Trim(zeros, "0") == "" {
-		text = whole
+	if strings.ContainsAny(text, ".eE") {
+		f, err := strconv.ParseFloat(text, 64)
+		if err == nil && f == math.Trunc(f) && math.Abs(f) <= exact {
+			text = strconv.FormatInt(int64(f), 10)
+		}
 	}
 	var v uint64
 	var err error

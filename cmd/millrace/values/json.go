@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -34,7 +35,7 @@ func FromJSON(specs []tensor.Spec, text []byte) ([]tensor.Tensor, error) {
 	}
 	switch v := value.(type) {
 	case map[string]any:
-		if inputs, ok := v["inputs"].([]any); ok {
+		if inputs, ok := v["inputs"].([]any); ok && isRequest(inputs) {
 			return fromRequest(specs, inputs)
 		}
 		return fromObject(specs, v)
@@ -61,7 +62,7 @@ func decodeJSON(text []byte) (any, error) {
 	if err := d.Decode(&v); err != nil {
 		return nil, fmt.Errorf("%w: not JSON: %w", ErrValue, err)
 	}
-	if d.More() {
+	if _, err := d.Token(); err != io.EOF {
 		return nil, fmt.Errorf("%w: more than one JSON value", ErrValue)
 	}
 	return v, nil
@@ -86,6 +87,16 @@ func Find(specs []tensor.Spec, name string) (*tensor.Spec, error) {
 		names(specs))
 }
 
+// isRequest tells the inputs of a request from the values of an input that is
+// itself named inputs.
+func isRequest(inputs []any) bool {
+	if len(inputs) == 0 {
+		return false
+	}
+	_, ok := inputs[0].(map[string]any)
+	return ok
+}
+
 func fromRequest(specs []tensor.Spec, inputs []any) ([]tensor.Tensor, error) {
 	var tensors []tensor.Tensor
 	for i, in := range inputs {
@@ -95,7 +106,11 @@ func fromRequest(specs []tensor.Spec, inputs []any) ([]tensor.Tensor, error) {
 		if err != nil {
 			return nil, fmt.Errorf("inputs[%d]: %w", i, err)
 		}
-		t, err := fromValue(spec, object["data"])
+		data, ok := object["data"]
+		if !ok {
+			return nil, fmt.Errorf("%w: input %q has no data", ErrValue, name)
+		}
+		t, err := fromValue(spec, data)
 		if err != nil {
 			return nil, err
 		}
@@ -161,55 +176,66 @@ func fromRows(specs []tensor.Spec, rows []any) ([]tensor.Tensor, error) {
 			columns[name] = append(column, value)
 		}
 	}
+	for name, column := range columns {
+		if n := len(column.([]any)); n < len(rows) {
+			return nil, fmt.Errorf("%w: row %d has no value for %q", ErrValue, n, name)
+		}
+	}
 	return fromObject(specs, columns)
 }
 
 // fromValue makes the tensor of an input from decoded JSON.
 func fromValue(spec *tensor.Spec, value any) (tensor.Tensor, error) {
-	var texts []string
-	var shape []int64
-	if err := flatten(value, 0, &texts, &shape); err != nil {
+	n := nested{datatype: spec.Datatype}
+	if err := n.flatten(value, 0); err != nil {
 		return tensor.Tensor{}, fmt.Errorf("input %q: %w", spec.Name, err)
 	}
-	return build(spec, texts, shape)
+	return build(spec, n.texts, n.shape)
 }
 
 // maxNesting bounds the rank of a nested list.
 const maxNesting = 32
 
+// nested is what was found in nested lists so far.
+type nested struct {
+	datatype tensor.Datatype
+	texts    []string // of the leaves
+	shape    []int64
+}
+
 // flatten appends the leaves of nested lists and finds their shape.
-func flatten(value any, depth int, texts *[]string, shape *[]int64) error {
+func (n *nested) flatten(value any, depth int) error {
 	list, ok := value.([]any)
 	if !ok {
-		if depth < len(*shape) {
+		if depth < len(n.shape) {
 			return fmt.Errorf("%w: the lists are not of one depth", ErrValue)
 		}
-		text, err := leaf(value)
-		*texts = append(*texts, text)
+		text, err := n.leaf(value)
+		n.texts = append(n.texts, text)
 		return err
 	}
 	if depth == maxNesting {
 		return fmt.Errorf("%w: lists are nested deeper than %d", ErrValue, maxNesting)
 	}
-	if depth == len(*shape) {
-		if len(*texts) > 0 {
+	if depth == len(n.shape) {
+		if len(n.texts) > 0 {
 			return fmt.Errorf("%w: the lists are not of one depth", ErrValue)
 		}
-		*shape = append(*shape, int64(len(list)))
+		n.shape = append(n.shape, int64(len(list)))
 	}
-	if (*shape)[depth] != int64(len(list)) {
+	if n.shape[depth] != int64(len(list)) {
 		return fmt.Errorf("%w: the lists are not of one length: %d and %d", ErrValue,
-			(*shape)[depth], len(list))
+			n.shape[depth], len(list))
 	}
 	for _, v := range list {
-		if err := flatten(v, depth+1, texts, shape); err != nil {
+		if err := n.flatten(v, depth+1); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func leaf(value any) (string, error) {
+func (n *nested) leaf(value any) (string, error) {
 	switch v := value.(type) {
 	case string:
 		return v, nil
@@ -218,6 +244,9 @@ func leaf(value any) (string, error) {
 	case bool:
 		return fmt.Sprint(v), nil
 	case nil:
+		if n.datatype == tensor.Bytes {
+			return "", fmt.Errorf("%w: null stands where a string is due", ErrValue)
+		}
 		return "NaN", nil
 	}
 	return "", fmt.Errorf("%w: an object stands where a value is due", ErrValue)

@@ -126,7 +126,7 @@ func dtype(code string) (tensor.Datatype, int, error) {
 		return d, d.Size(), nil
 	}
 	if len(bare) > 1 && (bare[0] == 'S' || bare[0] == 'U') {
-		if n, err := strconv.Atoi(bare[1:]); err == nil && n >= 0 && n < maxArray {
+		if n, err := strconv.Atoi(bare[1:]); err == nil && n > 0 && n < maxArray {
 			if bare[0] == 'U' {
 				n *= 4 // UTF-32
 			}
@@ -134,14 +134,14 @@ func dtype(code string) (tensor.Datatype, int, error) {
 		}
 	}
 	return tensor.Invalid, 0, fmt.Errorf("%w: arrays of dtype %s cannot be sent; "+
-		"save numbers, booleans or strings (not objects)", ErrValue, code)
+		"save numbers, booleans or strings that are not all empty", ErrValue, code)
 }
 
 // stringsOf converts NumPy's padded strings to BYTES elements.
 func stringsOf(data []byte, code string, width int) []byte {
 	wide := strings.Contains(code, "U")
 	var out []byte
-	for i := 0; width > 0 && i < len(data); i += width {
+	for i := 0; i < len(data); i += width {
 		cell := data[i : i+width]
 		if !wide {
 			out = tensor.AppendElement(out, bytes.TrimRight(cell, "\x00"))

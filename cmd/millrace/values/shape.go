@@ -11,7 +11,8 @@ import (
 // first does and the others are 1. got is the shape that the values came in,
 // which holds when the input can have it.
 func fill(spec *tensor.Spec, n int64, got []int64) ([]int64, error) {
-	if len(got) == len(spec.Shape) && tensor.Fits(got, spec.Shape) {
+	if elements, err := tensor.Elements(got); err == nil && elements == n &&
+		tensor.Fits(got, spec.Shape) {
 		return got, nil
 	}
 	shape := make([]int64, len(spec.Shape))

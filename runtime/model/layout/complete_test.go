@@ -185,3 +185,21 @@ func write(t testing.TB, path, text string) {
 		t.Fatal(err)
 	}
 }
+
+func TestSetOutputAxes(t *testing.T) {
+	folder := Folder{Name: "m", Dir: t.TempDir()}
+	cfg, sig, _, err := folder.Complete(Inspected{
+		Inputs:  specs("x FP32 n,t; h FP32 2,n,8"),
+		Outputs: specs("y FP32 n,t; k FP32 ?,?,?"),
+	}, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	SetOutputAxes(cfg, sig, []int{0, 1})
+	if sig.Outputs[0].BatchAxis != 0 || sig.Outputs[1].BatchAxis != 1 {
+		t.Errorf("axes are %d and %d", sig.Outputs[0].BatchAxis, sig.Outputs[1].BatchAxis)
+	}
+	if got := cfg.Output[1].Dims; !slices.Equal(got, []int64{-1, -1}) {
+		t.Errorf("the configuration has dims %v", got)
+	}
+}
