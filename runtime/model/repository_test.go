@@ -162,7 +162,7 @@ func TestUnloadDrains(t *testing.T) {
 		t.Errorf("the request in flight got %v", got)
 	}
 	v.Release()
-	<-v.drained
+	r.wait.Wait()
 	if got := index(r, "m"); got != "1 READY" {
 		t.Errorf("the index is %s", got)
 	}

@@ -238,3 +238,27 @@ func FuzzCheckModel(f *testing.F) {
 		}
 	})
 }
+
+// TestLinkedVersion: a version folder that is a link is what it leads to.
+func TestLinkedVersion(t *testing.T) {
+	root := t.TempDir()
+	write(t, filepath.Join(root, "m", "1", "model.onnx"), "x")
+	write(t, filepath.Join(root, "m", "2", "model.onnx"), "yy")
+	for link, target := range map[string]string{"first": "1", "last": "2"} {
+		if err := os.Symlink(target, filepath.Join(root, "m", link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	digests := make(map[string]string)
+	for _, v := range ScanFolder(root, "m").Versions {
+		digest, err := Digest(v.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		digests[v.Version] = digest + v.Fingerprint
+	}
+	if digests["first"] != digests["1"] || digests["last"] != digests["2"] ||
+		digests["first"] == digests["last"] || len(digests) != 4 {
+		t.Errorf("the digests are %v", digests)
+	}
+}
