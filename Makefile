@@ -34,6 +34,7 @@ runtime: ## fetch ONNX Runtime into the cache
 .PHONY: test
 test: runtime ## run every test, end to end and with the Python clients too
 	go test -timeout 30m ./...
+	go test -tags invariants ./runtime/batch
 
 .PHONY: check
 check: runtime ## vet, staticcheck, gofmt and the short tests; under 3 minutes

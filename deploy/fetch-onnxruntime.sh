@@ -42,6 +42,8 @@ python3 -m pip --version >/dev/null 2>&1 ||
 mkdir -p "$cache" || fail "the cache folder $cache cannot be made"
 work=$(mktemp -d "$cache/fetch.XXXXXX") || fail "the cache folder $cache cannot be written to"
 trap 'rm -rf "$work"' EXIT
+# What a run left that was killed outright; one under way is younger.
+find "$cache" -maxdepth 1 -name 'fetch.??????' -mmin +60 -exec rm -rf {} +
 
 echo "fetching ONNX Runtime $version (18 MB)" >&2
 python3 -m pip download --quiet --disable-pip-version-check --no-deps --no-cache-dir \
@@ -63,6 +65,6 @@ PYTHON
 	fail "the wheel could not be unpacked into $cache; is the disk full?"
 holds "$work/$library" $library_sum || fail "the unpacked library has the wrong SHA-256 sum"
 
-mkdir -p "$folder" && mv -f "$work/$library" "$folder/$library" ||
+mkdir -p "$folder" && mv -fT "$work/$library" "$folder/$library" ||
 	fail "the library could not be put into $folder"
 echo "$folder/$library"

@@ -233,7 +233,7 @@ func (c *Core) prepare(x *Exchange) error {
 	}
 	x.Deadline(int64(c.cfg.RequestTimeout))
 	if r.TimeoutMicros > 0 {
-		x.Deadline(int64(min(r.TimeoutMicros, 1<<53) * 1000))
+		t.Timeout = x.Start + int64(min(r.TimeoutMicros, 1<<53)*1000)
 	}
 	t.Priority = int(min(r.Priority, 1<<20))
 	t.Inputs = r.Inputs

@@ -31,10 +31,11 @@ func (h *HTTP) decompress(ctx *fasthttp.RequestCtx, x *Exchange, body []byte) ([
 	default:
 		return nil, fmt.Errorf("%w %q: gzip and deflate are known", ErrEncoding, clip(name))
 	}
+	broken := fmt.Errorf("%w: the body is not valid %s", wire.ErrBadRequest, name)
 	if err != nil {
-		return nil, fmt.Errorf("%w: the body is not valid %s", wire.ErrBadRequest, name)
+		return nil, broken
 	}
-	x.plain, err = h.readAll(x, r, x.plain[:0])
+	x.plain, err = h.readAll(x, r, x.plain[:0], broken)
 	return x.plain, err
 }
 
@@ -50,6 +51,23 @@ const (
 // name returns what Content-Encoding calls it.
 func (e encoding) name() string { return [...]string{"identity", "gzip", "deflate"}[e] }
 
+// or returns the better one of two that a client accepts.
+func (e encoding) or(other encoding) encoding {
+	if e == identity || other == gzipped {
+		return other
+	}
+	return e
+}
+
+// acceptedBy returns the encoding for the answer to a request.
+func acceptedBy(h *fasthttp.RequestHeader) encoding {
+	best := identity
+	for _, value := range h.PeekAll("Accept-Encoding") {
+		best = best.or(accepted(value))
+	}
+	return best
+}
+
 // accepted returns the encoding to use for a client that accepts these: gzip
 // where it may be chosen. A quality of 0 forbids one; others do not rank them.
 func accepted(accept []byte) encoding {
@@ -57,7 +75,8 @@ func accepted(accept []byte) encoding {
 	for part := range bytes.SplitSeq(accept, []byte(",")) {
 		name, quality, _ := bytes.Cut(part, []byte(";"))
 		quality = bytes.TrimSpace(quality)
-		if bytes.HasPrefix(quality, []byte("q=0")) && len(bytes.Trim(quality[3:], ".0")) == 0 {
+		if len(quality) >= 3 && isName(quality[:3], "q=0") &&
+			len(bytes.Trim(quality[3:], ".0")) == 0 {
 			continue
 		}
 		switch name = bytes.TrimSpace(name); {

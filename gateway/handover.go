@@ -18,6 +18,7 @@ type handed struct {
 	idle   atomic.Bool // between two requests
 	back   atomic.Bool // the lane takes it on Close
 	closed atomic.Bool
+	late   atomic.Bool // a read has timed out
 }
 
 // Read ends the stream where fasthttp would wait for the next request.
@@ -31,7 +32,11 @@ func (c *handed) Read(p []byte) (int, error) {
 		c.back.Store(true)
 		return 0, io.EOF
 	}
-	return c.Conn.Read(p)
+	n, err := c.Conn.Read(p)
+	if isTimeout(err) {
+		c.late.Store(true)
+	}
+	return n, err
 }
 
 // Close gives the connection back to the lane after Read has ended it.

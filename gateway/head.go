@@ -113,6 +113,7 @@ func (h *head) parseField(line []byte, hosts *int) bool {
 	case 4:
 		if isName(name, "host") {
 			*hosts++
+			ok = len(value) > 0
 		}
 	case 6:
 		ok = !isName(name, "expect")
@@ -128,7 +129,7 @@ func (h *head) parseField(line []byte, hosts *int) bool {
 		}
 	case 15:
 		if isName(name, "accept-encoding") {
-			h.accept = accepted(value)
+			h.accept = h.accept.or(accepted(value))
 		}
 	case 16:
 		ok = !isName(name, "content-encoding")
@@ -136,8 +137,9 @@ func (h *head) parseField(line []byte, hosts *int) bool {
 		ok = !isName(name, "transfer-encoding")
 	case len(headerTimeout):
 		if isName(name, headerTimeout) {
+			ok = h.timeout == 0
 			h.timeout = digits(value)
-			return h.timeout > 0
+			return ok && h.timeout > 0
 		}
 	case len(headerLength):
 		if isName(name, headerLength) {

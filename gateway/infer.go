@@ -23,6 +23,9 @@ const (
 // errShortBody is returned when the client ended its request early.
 var errShortBody = fmt.Errorf("%w: the body ended before its Content-Length", wire.ErrBadRequest)
 
+// errBrokenChunks is returned for a body in chunks that are none, or are cut short.
+var errBrokenChunks = fmt.Errorf("%w: the chunks of the body are malformed", wire.ErrBadRequest)
+
 // infer answers POST /v2/models/{model}[/versions/{version}]/infer.
 func (h *HTTP) infer(ctx *fasthttp.RequestCtx, p *target) {
 	x, err := h.core.Begin(p.model, p.version, ProtocolHTTP)
@@ -113,12 +116,17 @@ func (h *HTTP) readBody(ctx *fasthttp.RequestCtx, x *Exchange) ([]byte, error) {
 		return x.body, nil
 	}
 	var err error
-	x.body, err = h.readAll(x, stream, x.body)
+	x.body, err = h.readAll(x, stream, x.body, errBrokenChunks)
+	// fasthttp hides why it could not read a chunk.
+	if c, ok := ctx.Conn().(*handed); ok && err == errBrokenChunks && c.late.Load() {
+		err = ErrTooSlow
+	}
 	return x.body, err
 }
 
-// readAll appends all of r, of unknown length, to dst.
-func (h *HTTP) readAll(x *Exchange, r io.Reader, dst []byte) ([]byte, error) {
+// readAll appends all of r, of unknown length, to dst. It returns broken when r
+// cannot be read to its end.
+func (h *HTTP) readAll(x *Exchange, r io.Reader, dst []byte, broken error) ([]byte, error) {
 	for {
 		if len(dst) == cap(dst) {
 			grown := make([]byte, len(dst), max(2*cap(dst), 16<<10))
@@ -141,7 +149,7 @@ func (h *HTTP) readAll(x *Exchange, r io.Reader, dst []byte) ([]byte, error) {
 			return dst, ErrTooSlow
 		}
 		if err != nil {
-			return dst, fmt.Errorf("%w: cannot read the body: %v", wire.ErrBadRequest, err)
+			return dst, broken
 		}
 	}
 }
@@ -168,7 +176,7 @@ func (h *HTTP) answer(ctx *fasthttp.RequestCtx, x *Exchange) error {
 		length := strconv.AppendInt(digits[:0], int64(jsonLen), 10)
 		ctx.Response.Header.SetBytesV(headerLength, length)
 	}
-	accept := accepted(ctx.Request.Header.Peek("Accept-Encoding"))
+	accept := acceptedBy(&ctx.Request.Header)
 	if packed := compress(nil, body, accept); packed != nil {
 		ctx.Response.Header.SetBytesV("Content-Encoding", []byte(accept.name()))
 		ctx.Response.SetBodyRaw(packed)

@@ -326,14 +326,18 @@ func (r *Request) shape(p *pending) error {
 		}
 		v, neg, err := s.integer()
 		if err != nil || neg || v > 1<<62 || len(r.shapes)-from >= tensor.MaxRank {
-			return s.fail("Unable to parse 'shape': "+
-				"inputs[%d].shape must be at most %d integers of 0 or more",
-				p.index, tensor.MaxRank)
+			return badShape(p.index)
 		}
 		r.shapes = append(r.shapes, int64(v))
 	}
 	p.shape = r.shapes[from:len(r.shapes):len(r.shapes)]
 	return nil
+}
+
+// badShape begins as the text of Triton does, which clients look for.
+func badShape(input int) error {
+	return fmt.Errorf("%w: Unable to parse 'shape': inputs[%d].shape must be at most %d integers "+
+		"of 0 or more", ErrBadRequest, input, tensor.MaxRank)
 }
 
 func (r *Request) inputParameters(p *pending) error {

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/millrace-ml/millrace/runtime/tensor"
 )
 
 // checkFloat holds both ways of reading a number against strconv. text is a
@@ -39,25 +41,27 @@ func checkFloat(t *testing.T, text string) {
 	checkLoop(t, text)
 }
 
-// checkLoop holds the loop for many numbers against strconv: it must be right
-// or leave the number to others.
+// checkLoop holds the loops for many numbers against strconv: they must be
+// right or leave the number to others.
 func checkLoop(t *testing.T, text string) {
 	t.Helper()
 	want, wantErr := strconv.ParseFloat(text, 32)
-	for _, form := range []string{",", ", "} {
-		for _, behind := range []string{",", "]", " ,", ",1", "\n]", ", 2"} {
-			buf := []byte(form + text + behind + strings.Repeat(" ", fastRoom))
-			s := scanner{buf: buf}
-			dst := make([]byte, 4)
-			n := s.floats32(dst)
+	room := strings.Repeat(" ", fastRoom)
+	for _, around := range [...][2]string{{",", ","}, {", ", "]"}, {",", " ,"}, {", ", ", 2"}} {
+		before, behind := around[0], around[1]
+		s := scanner{buf: []byte(before + text + behind + room)}
+		for i, loop := range [...]func([]byte) int{s.short32, s.long32, s.floats32} {
+			s.pos = 0
+			var dst [4]byte
+			n := loop(dst[:])
 			if n == 0 && s.pos == 0 {
 				continue
 			}
-			got := binary.LittleEndian.Uint32(dst)
-			if wantErr != nil || n != 1 || s.pos != len(form)+len(text) ||
+			got := binary.LittleEndian.Uint32(dst[:])
+			if wantErr != nil || n != 1 || s.pos != len(before)+len(text) ||
 				got != math.Float32bits(float32(want)) {
-				t.Fatalf("%q: %d read, %v at %d, want %v", buf, n, math.Float32frombits(got),
-					s.pos, want)
+				t.Fatalf("loop %d reads %d of %q, %v at %d, want %v", i, n, s.buf,
+					math.Float32frombits(got), s.pos, want)
 			}
 		}
 	}
@@ -174,11 +178,7 @@ func randomNumber(rng *rand.Rand) string {
 
 func TestFloatsAgainstStrconv(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
-	n := 150_000
-	if testing.Short() {
-		n = 20_000
-	}
-	for range n {
+	for range 40_000 {
 		checkFloat(t, randomNumber(rng))
 	}
 }
@@ -227,7 +227,7 @@ func TestIntegers(t *testing.T) {
 		checkInteger(t, text)
 	}
 	rng := rand.New(rand.NewPCG(7, 8))
-	for range 20_000 {
+	for range 10_000 {
 		text := strconv.FormatUint(rng.Uint64()>>rng.IntN(64), 10)
 		if text != "0" && rng.IntN(2) == 0 {
 			text += strings.Repeat("0", rng.IntN(5))
@@ -252,5 +252,58 @@ func TestIntegers(t *testing.T) {
 	s := scanner{buf: []byte("0e9999999999")}
 	if v, neg, err := s.integer(); v != 0 || neg || err != nil {
 		t.Errorf("0e9999999999 is %d, %v, %v", v, neg, err)
+	}
+}
+
+// The loops must take what they are made for, or they would be for nothing.
+func TestLoopsTakeTheUsual(t *testing.T) {
+	f := func(text string, short, long int) {
+		t.Helper()
+		buf := []byte("," + text + strings.Repeat(" ", fastRoom))
+		s := scanner{buf: buf}
+		if n := s.short32(make([]byte, 400)); n != short {
+			t.Errorf("short32 takes %d of %s, want %d", n, text, short)
+		}
+		s = scanner{buf: buf}
+		if n := s.long32(make([]byte, 400)); n != long {
+			t.Errorf("long32 takes %d of %s, want %d", n, text, long)
+		}
+	}
+	f("-0.123456,0.5, 1.0,-9.1234567]", 4, 4)
+	f("0.12345678", 0, 1)
+	f("-12.5, 255,0,1234567", 0, 4)
+	f("0.12345678806304932,-1.1234567890123456", 0, 2)
+	f("12345678", 0, 0)
+	f("1e5", 0, 0)
+	f("1.5e5", 0, 0)
+	f("0.1234567890123456789", 0, 0)
+	f("NaN", 0, 0)
+}
+
+// Many numbers of all forms, one after the other: none may spoil the next.
+func TestManyFloats(t *testing.T) {
+	rng := rand.New(rand.NewPCG(11, 12))
+	for range 20 {
+		var want []float32
+		b := []byte(`{"inputs":[{"name":"x","datatype":"FP32","shape":[2000],"data":[`)
+		for len(want) < 2000 {
+			text := randomNumber(rng)
+			if rng.IntN(2) == 0 {
+				text = strconv.FormatFloat(rng.NormFloat64(), 'f', 1+rng.IntN(8), 64)
+			}
+			v, err := strconv.ParseFloat(text, 32)
+			if err != nil {
+				continue
+			}
+			if len(want) > 0 {
+				b = append(b, [...]string{",", ", ", " , ", ",\n"}[rng.IntN(8)/2%4]...)
+			}
+			b, want = append(b, text...), append(want, float32(v))
+		}
+		r := newRequest(t)
+		if err := Decode(r, one(tensor.FP32, -1), append(b, "]}]}"...), -1); err != nil {
+			t.Fatal(err)
+		}
+		wantTensor(t, &r.Inputs[0], "FP32[2000]", want)
 	}
 }

@@ -264,8 +264,7 @@ func (p *protoRequest) shape(f *field, from int) error {
 			b = b[n:]
 		}
 		if int64(v) < 0 || len(p.r.shapes)-from >= tensor.MaxRank {
-			return fmt.Errorf("%w: inputs[%d].shape must be at most %d integers of 0 or more",
-				ErrBadRequest, p.n, tensor.MaxRank)
+			return badShape(p.n)
 		}
 		p.r.shapes = append(p.r.shapes, int64(v))
 	}

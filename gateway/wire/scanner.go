@@ -87,7 +87,8 @@ func (s *scanner) more(closing byte, first bool) (bool, error) {
 	return true, nil
 }
 
-// key reads the next key of an object and the colon; ok is false at the end.
+// key reads the next key of an object and the colon; ok is false at the end
+// and with an error.
 func (s *scanner) key(first bool) (key []byte, ok bool, err error) {
 	if ok, err = s.more('}', first); !ok {
 		return nil, false, err
@@ -95,7 +96,10 @@ func (s *scanner) key(first bool) (key []byte, ok bool, err error) {
 	if key, err = s.str(); err != nil {
 		return nil, false, err
 	}
-	return key, true, s.expect(':')
+	if err := s.expect(':'); err != nil {
+		return nil, false, err
+	}
+	return key, true, nil
 }
 
 // str reads a string. What it returns is valid as long as buf is, and until text is reset.

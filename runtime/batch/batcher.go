@@ -23,8 +23,10 @@ package batch
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/millrace-ml/millrace/runtime/tensor"
 )
@@ -48,15 +50,19 @@ type Batcher struct {
 
 	mu        sync.Mutex
 	q         queue
-	running   int  // runs under way, gathering included
-	gathering bool // a leader waits for company: nobody else starts a run
-	closed    bool // no request is taken any more
+	running   int     // runs under way, from the choice of a leader on
+	executing int     // those of them that have taken their requests
+	gatherer  *Ticket // leader that waits for company: nobody else starts a run
+	company   int     // rows of gatherer and of those waiting that fit with it
+	closed    bool    // no request is taken any more
 	idle      []*run
 	costs     costs
 	stats     counters
-	full      chan struct{} // capacity 1: a waiting leader has company enough
+	runTime   int64         // smoothed, in ns
+	full      chan struct{} // capacity 1: a waiting leader has company enough, or is to leave
 
-	slow atomic.Bool // see Slow
+	slow  atomic.Bool // see Slow
+	yield func()      // lets other goroutines run; tests replace it
 }
 
 // New returns a batcher for a model with this signature.
@@ -68,9 +74,13 @@ func New(cfg Config, sig *tensor.Signature, engine Engine) (*Batcher, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("batch: %w", err)
 	}
-	b := &Batcher{cfg: cfg, sig: sig, engine: engine, full: make(chan struct{}, 1)}
+	if cfg.MaxRuns == 0 {
+		cfg.MaxRuns = runtime.GOMAXPROCS(0)
+	}
+	b := &Batcher{cfg: cfg, sig: sig, engine: engine, full: make(chan struct{}, 1),
+		yield: runtime.Gosched}
 	b.q.levels = make([]list, max(cfg.PriorityLevels, 1)+1)
-	b.costs.best = 1
+	b.costs = newCosts(cfg.MaxRuns, cfg.LatencyTarget)
 	b.slow.Store(true)
 	return b, nil
 }
@@ -81,16 +91,15 @@ func New(cfg Config, sig *tensor.Signature, engine Engine) (*Batcher, error) {
 // run ends; a run that nobody waits for any more is stopped.
 func (b *Batcher) Do(t *Ticket) error {
 	t.Times = Times{Queued: Now()}
-	t.batcher, t.err = b, nil
+	t.batcher, t.err, t.left = b, nil, nil
 	b.mu.Lock()
 	if err := b.admit(t); err != nil {
 		b.mu.Unlock()
 		return err
 	}
 	t.startTimer()
-	if b.running < b.cfg.MaxRuns && !b.gathering {
-		b.running++
-		t.state = taken
+	if b.mayStart() {
+		b.begin(t)
 		b.mu.Unlock()
 		b.lead(t)
 	} else {
@@ -106,7 +115,7 @@ func (b *Batcher) Do(t *Ticket) error {
 // there; the ticket is not the caller's meanwhile. Errors are those of Do.
 func (b *Batcher) Submit(t *Ticket) error {
 	t.Times = Times{Queued: Now()}
-	t.batcher, t.err = b, nil
+	t.batcher, t.err, t.left = b, nil, nil
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err := b.admit(t); err != nil {
@@ -129,20 +138,21 @@ func (b *Batcher) Drive() {
 	}
 }
 
-// maxDrive bounds the runs that one call of Drive does: its caller has other
+// driveFor is how long one call of Drive runs what waits: its caller has other
 // things to do.
-const maxDrive = 64
+const driveFor = int64(500 * time.Microsecond)
 
 func (b *Batcher) drive() {
-	for range maxDrive {
+	for began := Now(); Now()-began < driveFor; {
 		b.mu.Lock()
 		t := b.q.first()
-		if t == nil || t.Waiter == nil || b.running >= b.cfg.MaxRuns || b.gathering {
+		if t == nil || t.Waiter == nil || !b.mayStart() {
+			b.promote()
 			b.mu.Unlock()
 			return
 		}
-		b.running++
-		b.q.remove(t)
+		b.pull(t)
+		b.begin(t)
 		b.mu.Unlock()
 		b.lead(t)
 	}
@@ -164,6 +174,10 @@ func (b *Batcher) admit(t *Ticket) error {
 		t.bytes += int64(len(t.Inputs[i].Data))
 	}
 	policy := b.policy(t.level)
+	if t.Timeout != 0 && (policy.Timeout == 0 || policy.AllowOverride) &&
+		(t.Deadline == 0 || t.Timeout < t.Deadline) {
+		t.Deadline = t.Timeout
+	}
 	full := b.q.count >= b.cfg.QueueSize || b.q.bytes+t.bytes > b.cfg.QueueBytes ||
 		policy.Size > 0 && b.q.levels[t.level].count >= policy.Size
 	if full && b.q.count > 0 {
@@ -176,9 +190,6 @@ func (b *Batcher) admit(t *Ticket) error {
 	}
 	if policy.Timeout > 0 {
 		t.policyEnd = t.Times.Queued + int64(policy.Timeout)
-		if !policy.AllowOverride {
-			t.Deadline = 0
-		}
 	}
 	return nil
 }
@@ -209,12 +220,35 @@ func (b *Batcher) enqueue(t *Ticket) {
 	if t.wake == nil && t.Waiter == nil {
 		t.wake = make(chan signal, 1)
 	}
-	b.q.push(t)
-	if b.gathering && b.decide(t.Times.Queued) == 0 {
-		select {
-		case b.full <- struct{}{}:
-		default:
+	b.push(t)
+	if b.gatherer != nil && b.cfg.MaxQueueDelay > 0 {
+		if _, wait := b.decide(0); wait == 0 {
+			b.nudge()
 		}
+	}
+}
+
+// push puts the ticket at the end of its level. Callers hold mu.
+func (b *Batcher) push(t *Ticket) {
+	b.q.push(t)
+	if b.gatherer != nil && b.fits(b.gatherer, t) {
+		b.company += t.Rows
+	}
+}
+
+// pull takes the ticket out of the queue. Callers hold mu and set its state.
+func (b *Batcher) pull(t *Ticket) {
+	b.q.remove(t)
+	if b.gatherer != nil && b.fits(b.gatherer, t) {
+		b.company -= t.Rows
+	}
+}
+
+// nudge lets the leader that gathers look again. Callers hold mu.
+func (b *Batcher) nudge() {
+	select {
+	case b.full <- struct{}{}:
+	default:
 	}
 }
 
@@ -234,64 +268,92 @@ func (b *Batcher) wait(t *Ticket) {
 	}
 }
 
-// expire is called when a ticket's time is over. It says whether the ticket's
-// Waiter is to be told.
-func (b *Batcher) expire(t *Ticket) bool {
+// expire is called when a time of the ticket is over: the queue policy's,
+// which ends its waiting, or its deadline. It says whether the ticket's Waiter
+// is to be told, and whether the timer was set once more.
+func (b *Batcher) expire(t *Ticket) (told, again bool) {
 	b.mu.Lock()
-	deadlineOver := t.Deadline != 0 && t.Deadline <= Now()
-	if t.state == queued && !deadlineOver && b.policy(t.level).Delay {
-		b.q.remove(t)
-		t.level = len(b.q.levels) - 1
-		b.q.push(t)
-		b.mu.Unlock()
-		return false
+	defer b.mu.Unlock()
+	now := Now()
+	if t.state == outside {
+		return false, false
 	}
-	b.mu.Unlock()
-	return b.giveUp(t, ErrDeadline)
+	waits := t.state == queued || b.gatherer == t
+	switch over := t.policyEnd != 0 && t.policyEnd <= now; {
+	case t.Deadline != 0 && t.Deadline <= now:
+		return b.giveUpLocked(t, ErrDeadline), false
+	case over && waits && !b.policy(t.level).Delay:
+		return b.giveUpLocked(t, ErrDeadline), false
+	case over && t.state == queued && t.level < len(b.q.levels)-1:
+		b.pull(t)
+		t.level = len(b.q.levels) - 1
+		b.push(t)
+	}
+	if t.Deadline == 0 {
+		return false, false
+	}
+	t.timer.Reset(time.Duration(t.Deadline - now))
+	return false, true
 }
 
-// giveUp ends the waiting of a ticket with err if it is still in the queue. If
-// it is in a run, the run goes on while others wait for it, and is stopped
+// giveUp ends the waiting of a ticket with err. One in the queue ends at once.
+// If it is in a run, the run goes on while others wait for it, and is stopped
 // when nobody does. It says whether a Waiter is to be told.
 func (b *Batcher) giveUp(t *Ticket, err error) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	switch r := t.run; {
-	case t.state == queued:
-		b.q.remove(t)
+	return b.giveUpLocked(t, err)
+}
+
+func (b *Batcher) giveUpLocked(t *Ticket, err error) bool {
+	if t.state == outside || t.left != nil {
+		return false
+	}
+	t.left = err
+	switch t.state {
+	case queued:
+		b.pull(t)
 		t.state = outside
-		t.err = err
-		if err == ErrDeadline {
-			b.stats.expired++
-		} else {
-			b.stats.canceled++
-		}
+		b.stats.leave(err)
 		if t.Waiter != nil {
 			return true
 		}
 		t.wake <- finished
-	case r != nil && r.underWay:
+	case leading:
+		b.nudge()
+	case taken:
+		r := t.run
 		if r.wanted--; r.wanted == 0 {
+			r.stopped.Store(true)
 			r.call.Terminate()
 		}
 	}
 	return false
 }
 
-// promote lets the first waiting ticket lead a run, if one more may be under
+// mayStart says whether one more run may begin. Callers hold mu.
+func (b *Batcher) mayStart() bool {
+	return b.running < b.costs.plan.runs && b.gatherer == nil
+}
+
+// promote lets the first waiting tickets lead runs, as many as may be under
 // way. Callers hold mu.
 func (b *Batcher) promote() {
-	if b.running >= b.cfg.MaxRuns || b.gathering {
-		return
-	}
-	switch t := b.q.first(); {
-	case t == nil:
-	case t.Waiter != nil:
-		go b.drive()
-	default:
-		b.running++
-		b.q.remove(t)
-		t.wake <- lead
+	for b.mayStart() {
+		t := b.q.first()
+		if t == nil {
+			return
+		}
+		b.pull(t)
+		b.begin(t)
+		if t.Waiter == nil {
+			t.wake <- lead
+			continue
+		}
+		go func() {
+			b.lead(t)
+			b.drive()
+		}()
 	}
 }
 

@@ -6,88 +6,321 @@ import (
 	"time"
 )
 
-// costs is what has been seen of a model's running time t(b), for b rows.
+// costs is what has been seen of a model's running time t(b), for b rows, and
+// what follows from it: how many rows a run should have, and how many runs
+// should be under way at once.
 //
 // Two views are kept. The line t(b) = alpha + beta*b, by least squares with
-// forgetting, answers for sizes that were never run. The table of time a row,
-// by power of two of the size and by number of runs at once, finds the best
-// size: on real models the line misses that a convolution falls out of the
-// cache from some size on, and is then slower by up to a half.
+// forgetting, is for people (Stats). The table of the engine's time a row, by
+// power of two of the size and of the number of runs at once, decides: on real
+// models the line misses that a convolution falls out of the cache from some
+// size on, and is then slower by up to a half.
 //
 // Guarded by Batcher.mu.
 type costs struct {
-	n, b, t, bb, bt float64          // sums over runs, each multiplied by forget at every run
-	row             [maxLog]estimate // time a row at sizes of 1, 2-3, 4-7, ... rows
-	best            int              // rows of the largest size that is worth it
-	runs            uint64
+	n, b, t, bb, bt float64 // sums over runs, each multiplied by forget at every run
+
+	most   int           // bound of runs at once
+	target time.Duration // bound of two runs one after the other; 0 for none
+	table  [maxLevel]sizes
+	clock  uint64 // counts runs
+
+	plan  plan
+	level int // of plan.runs
+	usual int // size, as index, of the last run at that level
+	probe probe
 }
 
-// estimate is a smoothed time a row, in ns, and how often it was seen.
+// plan is what the next run should be like.
+type plan struct {
+	size int // rows
+	runs int // under way at once
+}
+
+// probe is the look at another number of runs at once.
+type probe struct {
+	level int    // that is looked at, -1 for none
+	end   uint64 // when it has taken long enough, by costs.clock
+	next  uint64 // when the next one is due
+	every uint64 // runs between two
+	up    bool   // the next one looks at more runs at once
+}
+
+// sizes are the estimates for runs of 1, 2-3, 4-7, ... rows.
+type sizes [maxLog]estimate
+
+// estimate is a smoothed time a row of the engine, in ns: with n runs at once,
+// the n-th part of what a row takes in each.
 type estimate struct {
 	ns   float64
 	seen int
+	last uint64 // when it was renewed, by costs.clock
 }
 
 const (
-	maxLog = 17    // sizes up to 2^16 rows
-	forget = 0.999 // a run counts half after 700 more
+	maxLog   = 17    // sizes up to 2^16 rows
+	maxLevel = 8     // 1, 2-3, 4-7, ..., from 128 runs at once
+	forget   = 0.999 // a run counts half after 700 more
 
-	// worth is how much cheaper a row must get for a larger batch to be
-	// chosen: below this the wait of the first rows costs more.
+	// worth is how much cheaper a row must get for a larger batch, or for more
+	// runs at once: below this the wait of the first rows, or the cores that
+	// others could use, cost more.
 	worth = 0.98
 	// trust is how often a size is run before its time is believed.
 	trust = 4
 	// again says after how many runs the next larger size is tried once more:
 	// the machine's other work, the input's shape or the clock may have changed.
 	again = 512
+	// A probe may cost half of the throughput while it lasts, up to maxProbe
+	// runs. The first comes early; while they change nothing, they get rarer.
+	firstProbe, lastProbe = 256, 8192
+	maxProbe              = 4 * trust
 )
 
-// observe takes in one run of b rows that took d.
-func (c *costs) observe(b int, d time.Duration) {
+// newCosts returns the costs of a model about which nothing is known.
+func newCosts(most int, target time.Duration) costs {
+	return costs{
+		most: most, target: target, level: index(most, maxLevel),
+		plan:  plan{size: 1, runs: most},
+		probe: probe{level: -1, next: firstProbe, every: firstProbe},
+	}
+}
+
+// index returns the place of n among 1, 2-3, 4-7, ....
+func index(n, places int) int { return min(bits.Len(uint(n))-1, places-1) }
+
+// observe takes in one run of b rows that took d, with n runs at once; n is 0
+// when that number changed meanwhile.
+func (c *costs) observe(b, n int, d time.Duration) {
 	t := float64(d)
 	c.n = c.n*forget + 1
 	c.b = c.b*forget + float64(b)
 	c.t = c.t*forget + t
 	c.bb = c.bb*forget + float64(b)*float64(b)
 	c.bt = c.bt*forget + float64(b)*t
-	c.runs++
-	e := &c.row[min(bits.Len(uint(b))-1, maxLog-1)]
-	row := t / float64(b)
-	switch {
-	case e.seen == 0:
-		e.ns = row
-	case row > 4*e.ns:
-		// Preempted or paging: what the model costs is not seen. Move a little,
-		// so that a lasting change is still learned.
-		e.ns *= 1.05
-	default:
-		e.ns += (row - e.ns) * max(0.05, 1/float64(e.seen+1))
+	c.clock++
+	if n > 0 {
+		k, level := index(b, maxLog), index(n, maxLevel)
+		c.table[level][k].add(t/float64(b*n), c.clock)
+		if level == c.level {
+			c.usual = k
+		}
 	}
-	e.seen++
-	c.choose()
+	c.decide()
 }
 
-// choose sets best: from 1 on, sizes double as long as a row gets cheaper.
-// A size that was not run often enough is tried.
-func (c *costs) choose() {
-	size, cost := 0, math.Inf(1)
-	for k := range c.row {
-		e := &c.row[k]
-		if k > size+1 {
-			break // the last doubling was not worth it
+// add takes in a time a row. Runs are held up by other work and never sped up,
+// so that low values tell more of what the model costs: the first few give
+// their least, later ones pull down more than up, and a run that was preempted
+// pulls no more than another. A change that lasts is still learned.
+func (e *estimate) add(ns float64, now uint64) {
+	switch {
+	case e.seen == 0:
+		e.ns = ns
+	case e.seen < trust:
+		e.ns = min(e.ns, ns)
+	default:
+		weight := 0.02
+		if ns < e.ns {
+			weight = 0.04
 		}
-		if e.seen < trust {
-			c.best = 1<<(k+1) - 1
+		gap := min(ns-e.ns, e.ns/2)
+		e.ns += gap * max(weight, 1/float64(e.seen+1))
+	}
+	e.seen++
+	e.last = now
+}
+
+// decide renews the plan.
+func (c *costs) decide() {
+	c.look()
+	level, before := c.level, index(c.plan.size, maxLog)
+	c.plan.size = c.sizeAt(level)
+	if c.probe.level >= 0 {
+		level = c.probe.level // where runs of the same size are looked at
+		c.plan.size = min(c.plan.size, 2<<c.usual-1)
+	}
+	c.plan.runs = c.runsOf(level)
+	k := index(c.plan.size, maxLog)
+	if c.clock%again == 0 && c.probe.level < 0 && k+1 < maxLog && !c.tooLong(level, k, k+1) {
+		k++
+		c.plan.size = 2<<k - 1
+	}
+	if k != before {
+		c.table[level][k].doubt(c.clock)
+	}
+}
+
+// doubt lets an estimate that is old change quickly.
+func (e *estimate) doubt(now uint64) {
+	if now-e.last >= again/2 {
+		e.seen = min(e.seen, trust)
+	}
+}
+
+// runsOf returns the largest number of runs at once of a level.
+func (c *costs) runsOf(level int) int {
+	if level == maxLevel-1 {
+		return c.most
+	}
+	return min(2<<level-1, c.most)
+}
+
+// sizeAt returns how many rows a run should have with that many runs at once:
+// sizes double as long as a row gets cheaper and the latency target is kept. A
+// size that was not run often enough is tried, unless larger ones were: then
+// the requests themselves are larger.
+func (c *costs) sizeAt(level int) int {
+	row := &c.table[level]
+	top := maxLog - 1
+	for top > 0 && row[top].seen < trust {
+		top--
+	}
+	best, known, cost := 0, -1, math.Inf(1)
+	for k := range row {
+		if known >= 0 && c.tooLong(level, known, k) {
+			break
+		}
+		if row[k].seen < trust {
+			if k < top {
+				continue
+			}
+			best = k
+			break
+		}
+		if row[k].ns >= cost*worth {
+			break
+		}
+		best, known, cost = k, k, row[k].ns
+	}
+	size := 2<<best - 1
+	if c.target > 0 && known >= 0 {
+		size = min(size, max(1<<best, int(c.rowsWithin(level, known))))
+	}
+	return size
+}
+
+// tooLong says whether runs of the size with index k miss the latency target.
+// When that size is not known it goes by the smaller one with index known, and
+// takes a row to get cheaper as it does where batching pays.
+func (c *costs) tooLong(level, known, k int) bool {
+	if c.target == 0 {
+		return false
+	}
+	if c.table[level][k].seen >= trust {
+		return c.rowsWithin(level, k) < float64(int(1)<<k)
+	}
+	return c.rowsWithin(level, known) < 0.6*float64(int(1)<<k)
+}
+
+// rowsWithin returns the most rows of a run that keep to the latency target by
+// the time of a row at the size with index k: a request may just miss one run
+// and then be in the next, so that two runs must fit (the rule of Nexus, SOSP
+// 2019: half of the time is spent in batching).
+func (c *costs) rowsWithin(level, k int) float64 {
+	row := max(1, c.table[level][k].ns*float64(c.runsOf(level)))
+	return min(float64(c.target)/2/row, math.MaxInt32)
+}
+
+// look compares numbers of runs at once, and starts and ends probes.
+func (c *costs) look() {
+	p := &c.probe
+	if p.level >= 0 {
+		known := c.table[p.level][c.usual].seen >= trust
+		if !known && c.clock < p.end {
 			return
 		}
-		if e.ns < cost*worth {
-			size, cost = k, e.ns
+		p.level = -1
+		p.next = c.clock + p.every
+	}
+	if level := c.bestLevel(); level != c.level {
+		c.level = level
+		p.every = firstProbe
+		p.next = c.clock + p.every
+	}
+	if c.most == 1 || c.clock < p.next {
+		return
+	}
+	fresh := c.clock - p.every
+	p.every = min(2*p.every, lastProbe)
+	p.next = c.clock + p.every
+	level := c.neighbour()
+	e := &c.table[level][c.usual]
+	if e.seen >= trust && e.last > fresh {
+		return // traffic that comes and goes shows it without a probe
+	}
+	*e = estimate{}
+	p.level, p.end = level, c.clock+maxProbe
+}
+
+// neighbour returns the level to look at, in turn the next higher and lower.
+func (c *costs) neighbour() int {
+	top := index(c.most, maxLevel)
+	c.probe.up = !c.probe.up
+	if c.level == 0 || c.probe.up && c.level < top {
+		return c.level + 1
+	}
+	return c.level - 1
+}
+
+// bestLevel returns the level with the least time a row. The level in force
+// stays while another is not known.
+func (c *costs) bestLevel() int {
+	best := c.level
+	for level := range index(c.most, maxLevel) + 1 {
+		k := c.common(level, best)
+		switch {
+		case level == best || k < 0:
+		case c.pays(max(level, best), min(level, best), k):
+			best = max(level, best)
+		default:
+			best = min(level, best)
 		}
 	}
-	c.best = 1<<(size+1) - 1
-	if c.runs%again == 0 {
-		c.best = 1<<(size+2) - 1
+	return best
+}
+
+// pays says whether more runs at once are worth it over fewer. They are
+// compared at the size with index k that is known for both; with a latency
+// target each at the size that it may have.
+func (c *costs) pays(more, fewer, k int) bool {
+	a, b := &c.table[more][k], &c.table[fewer][k]
+	if c.target > 0 {
+		size := index(c.sizeAt(more), maxLog)
+		if c.tooLong(more, k, size) {
+			return false
+		}
+		mine := &c.table[more][size]
+		other := &c.table[fewer][index(c.sizeAt(fewer), maxLog)]
+		if mine.seen >= trust && other.seen >= trust {
+			a, b = mine, other
+		}
 	}
+	return a.ns < b.ns*worth
+}
+
+// common returns the size, nearest to the usual one, that is known at both
+// levels; -1 when there is none.
+func (c *costs) common(a, b int) int {
+	known := func(k int) bool {
+		return k >= 0 && k < maxLog &&
+			c.table[a][k].seen >= trust && c.table[b][k].seen >= trust
+	}
+	for d := range maxLog {
+		if known(c.usual - d) {
+			return c.usual - d
+		}
+		if known(c.usual + d) {
+			return c.usual + d
+		}
+	}
+	return -1
+}
+
+// time returns how long a run of b rows takes, 0 while that is not known.
+func (c *costs) time(b int) time.Duration {
+	alpha, beta, _ := c.line()
+	return time.Duration(alpha + beta*float64(b))
 }
 
 // line returns alpha and beta of t(b) = alpha + beta*b, in ns; ok is false
@@ -100,15 +333,4 @@ func (c *costs) line() (alpha, beta float64, ok bool) {
 	beta = max(0, (c.n*c.bt-c.b*c.t)/det)
 	alpha = max(0, (c.t-beta*c.b)/c.n)
 	return alpha, beta, true
-}
-
-// limit returns the most rows of a run that keep to the latency target: a
-// request may just miss one run and then be in the next, so that two runs must
-// fit (the rule of Nexus, SOSP 2019: half of the time is spent in batching).
-func (c *costs) limit(target time.Duration) int {
-	alpha, beta, ok := c.line()
-	if target <= 0 || !ok || beta == 0 {
-		return math.MaxInt
-	}
-	return max(1, int((float64(target)/2-alpha)/beta))
 }

@@ -2,35 +2,71 @@ package batch
 
 import (
 	"fmt"
-	"runtime"
 	"time"
 )
 
-// lead runs one batch on this goroutine, with t as its first request. The
-// caller has counted it in running.
+// begin makes t, which is not in the queue, the leader of a run. Callers hold mu.
+func (b *Batcher) begin(t *Ticket) {
+	b.running++
+	t.state = leading
+	t.gathers = false
+	if t.Waiter != nil && b.cfg.MaxQueueDelay == 0 || t.Rows >= b.limit() {
+		return // who drives has let all in beforehand
+	}
+	company, seen := t.Rows, 0
+	for i := range b.q.levels {
+		for w := b.q.levels[i].head; w != nil && seen < scan; w, seen = w.next, seen+1 {
+			if b.fits(t, w) {
+				company += w.Rows
+			}
+			if company >= b.limit() && b.cfg.MaxQueueDelay == 0 {
+				return
+			}
+		}
+	}
+	t.gathers = true
+	b.gatherer, b.company = t, company
+}
+
+// lead runs one batch on this goroutine, with t as its first request, for
+// which begin was called.
 func (b *Batcher) lead(t *Ticket) {
 	r, err := b.newRun()
-	if err != nil {
-		b.mu.Lock()
-		t.state = outside
-		t.err = err
-		b.stats.failed++
-		b.running--
-		b.promote()
+	if err == nil && t.gathers {
+		b.gather(t)
+	}
+	b.mu.Lock()
+	if err != nil || t.left != nil {
+		b.resign(t, r, err)
 		b.mu.Unlock()
 		if t.Waiter != nil {
 			t.Waiter.Finished()
 		}
 		return
 	}
-	b.gather(t)
-	b.mu.Lock()
 	b.take(r, t)
-	b.gathering = false
 	b.promote()
 	b.mu.Unlock()
 	r.execute()
 	b.finish(r)
+}
+
+// resign ends the lead of a ticket that has not taken others: it could not
+// get a workspace, or nobody waits for it any more. Callers hold mu.
+func (b *Batcher) resign(t *Ticket, r *run, err error) {
+	if t.gathers {
+		b.gatherer = nil
+	}
+	if err != nil {
+		t.err = err
+		b.stats.failed++
+	} else {
+		b.stats.leave(t.left)
+		b.idle = append(b.idle, r)
+	}
+	t.state = outside
+	b.running--
+	b.promote()
 }
 
 // newRun returns a workspace.
@@ -57,29 +93,19 @@ const maxYields = 32
 // gather gives company the chance to arrive: requests that lie ready in other
 // goroutines are let in first, as long as more keep coming; the processor is
 // not idle meanwhile, and a request that is alone gets the processor back at
-// once. Who drives has let all in beforehand. With MaxQueueDelay either also
-// waits for that long.
+// once. With MaxQueueDelay it also waits for that long.
 func (b *Batcher) gather(t *Ticket) {
-	if b.cfg.MaxBatchSize <= 1 || t.Waiter != nil && b.cfg.MaxQueueDelay == 0 {
-		return
-	}
-	b.mu.Lock()
-	limit, rows := b.limit(), b.q.rows+t.Rows
-	if b.gathering || limit <= rows {
-		b.mu.Unlock()
-		return
-	}
-	b.gathering = true
-	b.mu.Unlock()
-	for i := 0; t.Waiter == nil && i < maxYields && rows < limit; i++ {
-		runtime.Gosched()
+	rows := 0
+	for i := 0; t.Waiter == nil && i < maxYields; i++ {
 		b.mu.Lock()
-		now := b.q.rows + t.Rows
+		before := rows
+		rows = b.company
+		enough := rows >= b.limit()
 		b.mu.Unlock()
-		if now == rows {
+		if enough || rows == before {
 			break
 		}
-		rows = now
+		b.yield()
 	}
 	if b.cfg.MaxQueueDelay > 0 {
 		b.delay(t)
@@ -88,47 +114,51 @@ func (b *Batcher) gather(t *Ticket) {
 
 // limit returns the most rows that a run should have. Callers hold mu.
 func (b *Batcher) limit() int {
-	if b.cfg.MaxBatchSize <= 1 {
-		return 1
-	}
-	return max(1, min(b.cfg.MaxBatchSize, b.costs.best, b.costs.limit(b.cfg.LatencyTarget)))
+	return max(1, min(b.cfg.MaxBatchSize, b.costs.plan.size))
 }
 
 // coarse is the least time that Go's timers can wait on Linux: the runtime
 // rounds a wait in epoll up to a whole millisecond. Shorter waits yield.
 const coarse = 1100 * time.Microsecond
 
-// delay waits until the policy says that the batch is to be taken.
+// delay waits until the policy says that the batch is to be taken, or until
+// nobody waits for t any more.
 func (b *Batcher) delay(t *Ticket) {
 	for {
 		b.mu.Lock()
-		wait := b.decide(t.Times.Queued)
-		b.mu.Unlock()
-		switch {
-		case wait <= 0:
-			return
-		case wait < coarse:
-			runtime.Gosched()
-		default:
-			timer := time.NewTimer(wait - coarse)
-			select {
-			case <-b.full:
-			case <-timer.C:
-			}
-			timer.Stop()
+		_, wait := b.decide(time.Duration(Now() - t.Times.Queued))
+		if t.left != nil {
+			wait = 0
 		}
+		b.mu.Unlock()
+		if wait <= 0 {
+			return
+		}
+		if wait <= coarse {
+			select {
+			case <-t.Cancel:
+				b.giveUp(t, ErrCanceled)
+			default:
+				b.yield()
+			}
+			continue
+		}
+		timer := time.NewTimer(wait - coarse)
+		select {
+		case <-b.full:
+		case <-timer.C:
+		case <-t.Cancel:
+			b.giveUp(t, ErrCanceled)
+		}
+		timer.Stop()
 	}
 }
 
-// decide asks the policy how long a leader that came at the given moment still
-// waits for company. Callers hold mu.
-func (b *Batcher) decide(since int64) time.Duration {
-	p := Policy{
-		Max: min(b.limit(), b.cfg.MaxBatchSize), Delay: b.cfg.MaxQueueDelay,
-		Preferred: b.cfg.PreferredSizes,
-	}
-	_, wait := p.Decide(b.q.rows+1, time.Duration(Now()-since))
-	return wait
+// decide asks the policy how many rows the leader that gathers takes when it
+// has waited for that long, or how much longer it waits. Callers hold mu.
+func (b *Batcher) decide(age time.Duration) (take int, wait time.Duration) {
+	p := Policy{Max: b.limit(), Delay: b.cfg.MaxQueueDelay, Preferred: b.cfg.PreferredSizes}
+	return p.Decide(b.company, age)
 }
 
 // scan bounds how many waiting requests are looked at for one run: among
@@ -136,52 +166,103 @@ func (b *Batcher) decide(since int64) time.Duration {
 const scan = 256
 
 // take fills the run: t first, then waiting requests that fit with it, in the
-// queue's order. Callers hold mu.
+// queue's order. One that has too many rows ends the search, so that smaller
+// ones behind it do not overtake it again and again. Callers hold mu.
 func (b *Batcher) take(r *run, t *Ticket) {
+	limit := b.limit()
+	if t.gathers {
+		if n, wait := b.decide(time.Duration(Now() - t.Times.Queued)); wait <= 0 {
+			limit = n
+		}
+		b.gatherer = nil
+	}
+	limit = min(limit, b.share(t))
 	r.tickets = append(r.tickets[:0], t)
 	r.rows = t.Rows
-	limit := b.limit()
 	seen := 0
+search:
 	for i := range b.q.levels {
-		for next := b.q.levels[i].head; next != nil && r.rows < limit && seen < scan; seen++ {
+		for next := b.q.levels[i].head; next != nil; seen++ {
 			candidate := next
 			next = next.next
-			if r.rows+candidate.Rows > b.cfg.MaxBatchSize || !b.fits(t, candidate) {
+			if r.rows >= limit || seen >= scan {
+				break search
+			}
+			if !b.fits(t, candidate) {
 				continue
 			}
-			b.q.remove(candidate)
+			if r.rows+candidate.Rows > limit {
+				break search
+			}
+			b.pull(candidate)
 			r.tickets = append(r.tickets, candidate)
 			r.rows += candidate.Rows
 		}
 	}
 	now := Now()
+	b.executing++
+	r.atOnce = b.executing
 	r.wanted = len(r.tickets)
-	r.underWay = true
+	r.stopped.Store(false)
 	r.refs.Store(int32(len(r.tickets)))
 	for _, m := range r.tickets {
 		m.run = r
+		m.state = taken
 		m.Times.ComputeStart = now
 	}
+}
+
+// worthSharing is the time of a run from which it is split between cores: to
+// wake another goroutine up takes a good part of it below.
+const worthSharing = 200 * time.Microsecond
+
+// share returns how many rows of those that wait are t's part when all runs
+// that may start now, that of t included, take the same. Callers hold mu.
+func (b *Batcher) share(t *Ticket) int {
+	rows, runs := b.q.rows+t.Rows, b.costs.plan.runs-b.running+1
+	if runs <= 1 || b.costs.time(rows) < worthSharing {
+		return rows
+	}
+	return (rows + runs - 1) / runs
 }
 
 // slowRun is how long a run may take that holds up other models' requests.
 const slowRun = 500 * time.Microsecond
 
+// pace takes in the time of a run, and says anew whether runs are slow: by
+// their smoothed time, and not to and fro around slowRun. Callers hold mu.
+func (b *Batcher) pace(d int64) {
+	if b.runTime == 0 {
+		b.runTime = d
+	}
+	b.runTime += (d - b.runTime) / 8
+	switch slow := b.slow.Load(); {
+	case slow && b.runTime < int64(slowRun)*3/4:
+		b.slow.Store(false)
+	case !slow && b.runTime > int64(slowRun):
+		b.slow.Store(true)
+	}
+}
+
 // finish hands the answers to the tickets, wakes them and lets the next run start.
 func (b *Batcher) finish(r *run) {
-	d := time.Duration(r.times.OutputStart - r.times.InputEnd)
-	if slow := d > slowRun; slow != b.slow.Load() {
-		b.slow.Store(slow)
-	}
+	d := r.times.OutputStart - r.times.InputEnd
 	first := r.tickets[0]
 	b.mu.Lock()
-	r.underWay = false
+	atOnce := r.atOnce
+	if atOnce != b.executing {
+		atOnce = 0 // not the same from start to end
+	}
+	b.executing--
 	b.running--
 	b.stats.add(r)
+	runs := b.costs.plan.runs
 	if r.err == nil {
-		b.costs.observe(r.rows, d)
+		b.pace(d)
+		b.costs.observe(r.rows, atOnce, time.Duration(d))
 	}
-	if next := b.q.first(); first.Waiter == nil || next != nil && next.Waiter == nil {
+	next := b.q.first()
+	if first.Waiter == nil || next != nil && next.Waiter == nil || b.costs.plan.runs > runs {
 		b.promote() // else drive goes on with what waits
 	}
 	for _, t := range r.tickets {

@@ -27,7 +27,8 @@ type Config struct {
 	// QueueSize bounds the waiting requests, QueueBytes their tensors' bytes.
 	QueueSize  int
 	QueueBytes int64
-	// MaxRuns is how many runs may be under way at once.
+	// MaxRuns is how many runs may be under way at once: the bound of what is
+	// learned. 0 is one a core.
 	MaxRuns int
 	// LatencyTarget bounds the time of one run: batches are kept so small
 	// that waiting for one run and being in the next take no longer. 0 is none.
@@ -39,7 +40,8 @@ type Config struct {
 type QueuePolicy struct {
 	Size    int           // waiting requests, 0 for no bound of its own
 	Timeout time.Duration // of a request's waiting, 0 for none
-	// AllowOverride lets a request's own timeout shorten Timeout.
+	// AllowOverride lets a request's own Ticket.Timeout shorten Timeout. A
+	// Deadline always holds: nobody waits for the answer any longer.
 	AllowOverride bool
 	// Delay puts a request whose time is over behind all others instead of
 	// answering it with ErrDeadline.
@@ -48,7 +50,7 @@ type QueuePolicy struct {
 
 // DefaultConfig returns the values for a model about which nothing is known.
 func DefaultConfig() Config {
-	return Config{MaxBatchSize: 64, QueueSize: 4096, QueueBytes: 512 << 20, MaxRuns: 2}
+	return Config{MaxBatchSize: 64, QueueSize: 4096, QueueBytes: 512 << 20}
 }
 
 // Validate lists everything that is wrong with c.
@@ -75,7 +77,7 @@ func (c *Config) Validate() error {
 		len(c.Queue)-1, c.PriorityLevels)
 	check(c.QueueSize > 0, "queue size is %d, must be at least 1", c.QueueSize)
 	check(c.QueueBytes > 0, "queue bytes is %d, must be at least 1", c.QueueBytes)
-	check(c.MaxRuns > 0, "runs at once is %d, must be at least 1", c.MaxRuns)
+	check(c.MaxRuns >= 0, "runs at once is %d, must be 0 or more", c.MaxRuns)
 	check(c.LatencyTarget >= 0, "latency_target is %v, must be 0 or more", c.LatencyTarget)
 	return errors.Join(faults...)
 }

@@ -18,6 +18,7 @@ type list struct {
 	count      int
 }
 
+// push puts the ticket at the end of its level.
 func (q *queue) push(t *Ticket) {
 	l := &q.levels[t.level]
 	t.prev, t.next = l.tail, nil
@@ -34,6 +35,7 @@ func (q *queue) push(t *Ticket) {
 	t.state = queued
 }
 
+// remove takes the ticket out; callers set its state.
 func (q *queue) remove(t *Ticket) {
 	l := &q.levels[t.level]
 	if t.prev == nil {
@@ -51,7 +53,6 @@ func (q *queue) remove(t *Ticket) {
 	q.count--
 	q.rows -= t.Rows
 	q.bytes -= t.bytes
-	t.state = taken
 }
 
 // first returns the ticket that is served next, nil when none waits.

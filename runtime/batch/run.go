@@ -2,6 +2,7 @@ package batch
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -13,15 +14,16 @@ import (
 // back to the batcher when the last of its tickets is released, since they
 // look at the outputs in place.
 type run struct {
-	batcher  *Batcher
-	call     Call
-	tickets  []*Ticket
-	rows     int
-	err      error
-	times    Times
-	wanted   int  // tickets that still wait for the answer. Guarded by Batcher.mu.
-	underWay bool // Guarded by Batcher.mu.
-	refs     atomic.Int32
+	batcher *Batcher
+	call    Call
+	tickets []*Ticket
+	rows    int
+	err     error
+	times   Times
+	wanted  int         // tickets that still wait for the answer. Guarded by Batcher.mu.
+	stopped atomic.Bool // nobody waits for the answer: it need not begin
+	atOnce  int         // runs under way when it began, itself included
+	refs    atomic.Int32
 
 	inputs []tensor.Tensor // gathered; unused for a run of one ticket
 	shapes []int64         // memory of the inputs' shapes
@@ -52,6 +54,10 @@ func (b *Batcher) fits(a, t *Ticket) bool {
 	return true
 }
 
+// errStopped is the error of a run that all had left before it began; they
+// get their own.
+var errStopped = errors.New("batch: run stopped")
+
 // execute gathers, runs and splits. Its tickets have their outputs or err is set.
 func (r *run) execute() {
 	inputs := r.tickets[0].Inputs
@@ -61,7 +67,11 @@ func (r *run) execute() {
 	}
 	r.times.InputEnd = Now()
 	var outputs []tensor.Tensor
-	if r.err == nil {
+	switch {
+	case r.err != nil:
+	case r.stopped.Load():
+		r.err = errStopped
+	default:
 		outputs, r.err = r.call.Run(inputs)
 	}
 	r.times.OutputStart = Now()
@@ -257,10 +267,31 @@ func stringRows(out *tensor.Tensor, s span) ([]byte, error) {
 	return head[:len(head)-len(tail)], nil
 }
 
+// ruin overwrites what a released ticket looked at, for the build tag
+// invariants: its rows of the outputs, and what all tickets share when it is
+// the last.
+func (t *Ticket) ruin() {
+	if t.batcher != nil && t.state != outside {
+		panic("batch: a ticket was released that the batcher has")
+	}
+	if t.run == nil || t.err != nil {
+		return
+	}
+	alone := t.run.refs.Load() == 1
+	for i := range t.Outputs {
+		if alone || t.batcher.sig.Outputs[i].BatchAxis >= 0 {
+			tensor.Ruin(t.Outputs[i].Data)
+		}
+	}
+}
+
 // release is called once by each ticket of the run.
 func (r *run) release() {
-	if r.refs.Add(-1) > 0 {
+	switch refs := r.refs.Add(-1); {
+	case refs > 0:
 		return
+	case invariants && refs < 0:
+		panic("batch: a run was released more often than it has tickets")
 	}
 	clear(r.tickets)
 	r.tickets = r.tickets[:0]

@@ -39,6 +39,7 @@ type Stats struct {
 	WaitingBytes int64 // of their tensors
 	Running      int   // runs under way
 	BestSize     int   // rows of the largest run that is worth it, as learned
+	Runs         int   // runs that may be under way at once, as learned
 	// Alpha and Beta are the learned cost t(b) = alpha + beta*b of a run of b rows.
 	Alpha, Beta time.Duration
 }
@@ -56,6 +57,15 @@ type counters struct {
 
 // maxSizes bounds the sizes that are told apart.
 const maxSizes = 1024
+
+// leave counts a request that has left before it was run.
+func (c *counters) leave(err error) {
+	if err == ErrDeadline {
+		c.expired++
+	} else {
+		c.canceled++
+	}
+}
 
 // add counts a run that has ended.
 func (c *counters) add(r *run) {
@@ -110,7 +120,7 @@ func (b *Batcher) Stats() Stats {
 		Inferences: c.inferences, Executions: c.executions,
 		Rejected: c.rejected, Expired: c.expired, Canceled: c.canceled,
 		Waiting: b.q.count, WaitingBytes: b.q.bytes, Running: b.running,
-		BestSize: b.limit(),
+		BestSize: b.limit(), Runs: b.costs.plan.runs,
 	}
 	s.Fail.Count += c.failed
 	if c.lastRun != 0 {

@@ -44,7 +44,8 @@ type Ticket struct {
 	Inputs   []tensor.Tensor // in the order of the signature, all present or tensor.Invalid
 	Rows     int             // along the batch axis; 1 where the model has none
 	Priority int             // 1 is the highest, 0 the default level
-	Deadline int64           // as Now; 0 for none
+	Deadline int64           // when the client leaves, as Now; 0 for never
+	Timeout  int64           // when the request itself wants to end, as Now; 0 for never
 	Cancel   <-chan struct{} // closed when the client has left; nil for never
 	Waiter   Waiter          // told of the end of a Submit; nil for Do
 
@@ -59,10 +60,13 @@ type Ticket struct {
 	level      int // the queue it waits in; see queue
 	state      state
 	bytes      int64
-	err        error
+	err        error       // of its run
+	left       error       // why nobody waits for it any more; nil while somebody does
+	gathers    bool        // it leads, and waits for company
 	wake       chan signal // capacity 1: a waiting ticket gets exactly one signal
 	policyEnd  int64       // when the queue policy's timeout ends; 0 for none
 	timer      *time.Timer // calls expire; nil until a time was first set
+	armed      bool        // the timer was set
 	timerDone  chan struct{}
 	shapes     []int64 // memory of Outputs' shapes
 	mem        tensor.Arena
@@ -79,7 +83,10 @@ type Waiter interface {
 // once, after Finished.
 func (t *Ticket) Outcome() error {
 	t.stopTimer()
-	if t.err == nil && t.Deadline != 0 && t.Deadline < t.Times.End {
+	switch {
+	case t.left != nil: // what its run says is of no interest, it may have been stopped
+		return t.left
+	case t.err == nil && t.Deadline != 0 && t.Deadline < t.Times.End:
 		return ErrDeadline
 	}
 	return t.err
@@ -91,6 +98,7 @@ type state uint8
 const (
 	outside state = iota // with the caller
 	queued               // in the queue: may be taken into a run, or give up
+	leading              // chosen to lead a run, which has not begun
 	taken                // part of a run, which is always waited for
 )
 
@@ -108,6 +116,9 @@ const keepScratch = 64 << 10
 // Release ends the use of Outputs and makes the ticket ready for the next
 // request. It may be called on a ticket that was never in Do.
 func (t *Ticket) Release() {
+	if invariants {
+		t.ruin()
+	}
 	if r := t.run; r != nil {
 		t.run = nil
 		r.release()
@@ -115,8 +126,8 @@ func (t *Ticket) Release() {
 	t.Inputs = nil
 	t.Outputs = t.Outputs[:0]
 	t.Cancel, t.Waiter = nil, nil
-	t.Deadline, t.Priority, t.Rows, t.BatchRows = 0, 0, 0, 0
-	t.err = nil
+	t.Deadline, t.Timeout, t.Priority, t.Rows, t.BatchRows = 0, 0, 0, 0, 0
+	t.err, t.left = nil, nil
 	t.mem.Reset(keepScratch)
 }
 
@@ -137,6 +148,7 @@ func (t *Ticket) startTimer() {
 	if end == 0 {
 		return
 	}
+	t.armed = true
 	d := time.Duration(max(0, end-Now()))
 	if t.timer != nil {
 		t.timer.Reset(d)
@@ -144,9 +156,12 @@ func (t *Ticket) startTimer() {
 	}
 	t.timerDone = make(chan struct{}, 1)
 	t.timer = time.AfterFunc(d, func() {
-		ended := t.batcher.expire(t)
+		told, again := t.batcher.expire(t)
+		if again {
+			return
+		}
 		t.timerDone <- struct{}{}
-		if ended {
+		if told {
 			t.Waiter.Finished()
 		}
 	})
@@ -154,9 +169,10 @@ func (t *Ticket) startTimer() {
 
 // stopTimer returns when expire is not and will not be under way.
 func (t *Ticket) stopTimer() {
-	if t.ends() != 0 && !t.timer.Stop() {
+	if t.armed && !t.timer.Stop() {
 		<-t.timerDone
 	}
+	t.armed = false
 }
 
 var start = time.Now()

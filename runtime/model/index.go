@@ -1,7 +1,9 @@
 package model
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -114,8 +116,12 @@ func (r *Repository) enter(e entry) {
 	r.states[k] = e
 	r.mu.Unlock()
 	if e.IndexEntry != old {
-		r.log.Info("model "+strings.ToLower(string(e.State)), "model", e.Name, "version",
-			e.Version, "was", old.State, "reason", e.Reason)
+		level := slog.LevelInfo
+		if e.Reason != "" && e.State != StateUnloading && old.State != StateUnloading {
+			level = slog.LevelWarn // somebody has to do something about it
+		}
+		r.log.Log(context.Background(), level, "model "+strings.ToLower(string(e.State)),
+			"model", e.Name, "version", e.Version, "was", old.State, "reason", e.Reason)
 	}
 }
 

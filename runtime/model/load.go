@@ -41,6 +41,8 @@ func (r *Repository) loadVersion(ctx context.Context, p *plan, v layout.VersionD
 	}
 	if leaving := r.put(p.Name, v.Version, loaded); leaving != nil {
 		r.wait.Go(leaving.drain)
+		r.log.Info("model replaced by what its files and settings say now", "model", p.Name,
+			"version", v.Version)
 	}
 	r.setState(p.Name, v.Version, StateReady, "")
 }

@@ -3,7 +3,6 @@ package model
 import (
 	"log/slog"
 	"maps"
-	"runtime"
 	"strconv"
 	"time"
 
@@ -45,9 +44,9 @@ type Defaults struct {
 
 // DefaultDefaults returns the values for models about which nothing is known.
 func DefaultDefaults() Defaults {
-	b := batch.DefaultConfig()
-	b.MaxRuns = runtime.NumCPU()
-	return Defaults{MaxBatchSize: 64, Batch: b, Session: ort.DefaultSessionConfig()}
+	return Defaults{
+		MaxBatchSize: 64, Batch: batch.DefaultConfig(), Session: ort.DefaultSessionConfig(),
+	}
 }
 
 // numberParameter reads a parameter whose value layout has checked; one that

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -90,30 +91,34 @@ func (w *watcher) refresh() {
 	if w.notify == nil {
 		return
 	}
+	dirs := below(w.roots)
 	there := make(map[string]bool)
-	level := w.roots
-	for depth := 0; depth <= watchDepth && len(level) > 0; depth++ {
-		var below []string
-		for _, dir := range level {
-			if len(there) == maxWatches {
-				break
-			}
-			// Adding a folder again follows a path that is another one now.
-			if w.notify.Add(dir) != nil {
-				continue // it is gone, or the system allows no more
-			}
-			there[filepath.Clean(dir)] = true
-			if depth < watchDepth {
-				below = append(below, folders(dir)...)
-			}
-		}
-		level = below
+	for _, dir := range dirs {
+		there[filepath.Clean(dir)] = true
 	}
+	// First: a folder that was renamed is the same one to the system.
 	for _, dir := range w.notify.WatchList() {
 		if !there[filepath.Clean(dir)] {
 			_ = w.notify.Remove(dir) // fails for one that has just gone
 		}
 	}
+	for _, dir := range dirs {
+		// Adding a folder again follows a path that is another one now. It
+		// fails when the folder has gone or the system allows no more.
+		_ = w.notify.Add(dir)
+	}
+}
+
+// below lists the folders in and below some, down to watchDepth.
+func below(dirs []string) []string {
+	for depth, level := 0, dirs; depth < watchDepth && len(dirs) < maxWatches; depth++ {
+		var next []string
+		for _, dir := range level {
+			next = append(next, folders(dir)...)
+		}
+		dirs, level = slices.Concat(dirs, next), next
+	}
+	return dirs[:min(len(dirs), maxWatches)]
 }
 
 // folders lists the folders in dir.

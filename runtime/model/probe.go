@@ -23,31 +23,32 @@ type probe struct {
 	rand *rand.Rand
 }
 
-// batches says whether two rows in one run give what they give in two runs.
-// ran is false when the model could not be run on any made-up input. It is an
-// error when that was for want of memory.
-func (p *probe) batches() (ran, batched bool, err error) {
+// batches says whether two rows in one run give what they give in two runs:
+// then axes are the batch axes of the outputs, else nil. ran is false when the
+// model could not be run on any made-up input. It is an error when that was for
+// want of memory.
+func (p *probe) batches() (ran bool, axes []int, err error) {
 	for _, size := range sizes {
 		p.mem.Reset(1 << 20)
 		two, err := p.inputs(2, size)
 		if err != nil {
-			return false, false, err
+			return false, nil, err
 		}
 		one, errA := p.run(p.row(two, 0))
 		other, errB := p.run(p.row(two, 1))
 		if errA != nil && outOfMemory.MatchString(errA.Error()) {
-			return false, false, errA
+			return false, nil, errA
 		}
 		if errA != nil || errB != nil {
 			continue
 		}
 		both, err := p.run(two)
 		if err != nil {
-			return true, false, nil
+			return true, nil, nil
 		}
-		return true, p.same(both, one, other), nil
+		return true, p.axes(both, one, other), nil
 	}
-	return false, false, nil
+	return false, nil, nil
 }
 
 // run returns copies of the outputs.
@@ -173,19 +174,39 @@ func rowOf(t *tensor.Tensor, axis, i int) []byte {
 	return row
 }
 
-// same says whether each output of the two-row run is what the single runs gave.
-func (p *probe) same(both, one, other []tensor.Tensor) bool {
+// axes returns the axis of each output along which the two-row run has what
+// the single runs gave, nil when an output has none.
+func (p *probe) axes(both, one, other []tensor.Tensor) []int {
+	axes := make([]int, len(both))
 	for k := range both {
-		axis := p.sig.Outputs[k].BatchAxis
-		if axis < 0 || axis >= len(both[k].Shape) || both[k].Shape[axis] != 2 {
-			return false
-		}
-		if !close2(both[k].Datatype, rowOf(&both[k], axis, 0), one[k].Data) ||
+		axis := grown(one[k].Shape, both[k].Shape)
+		if axis < 0 ||
+			!close2(both[k].Datatype, rowOf(&both[k], axis, 0), one[k].Data) ||
 			!close2(both[k].Datatype, rowOf(&both[k], axis, 1), other[k].Data) {
-			return false
+			return nil
+		}
+		axes[k] = axis
+	}
+	return axes
+}
+
+// grown returns the only axis that differs between the shapes of one row and
+// of two, -1 when there is no such axis.
+func grown(one, two []int64) int {
+	if len(one) != len(two) {
+		return -1
+	}
+	axis := -1
+	for d := range one {
+		switch {
+		case one[d] == two[d]:
+		case one[d] == 1 && two[d] == 2 && axis < 0:
+			axis = d
+		default:
+			return -1
 		}
 	}
-	return true
+	return axis
 }
 
 // close2 compares values: floats with room for another order of additions.

@@ -52,9 +52,10 @@ type trialJob struct {
 }
 
 type trialResult struct {
-	Ran     bool   // on made-up inputs
-	Batched bool   // the batch axes are proven
-	Error   string // why the version cannot be served
+	Ran        bool   // on made-up inputs
+	Batched    bool   // the batch axes are proven
+	OutputAxes []int  // the batch axes of the outputs, with Batched
+	Error      string // why the version cannot be served
 }
 
 // maxJob bounds a line to the child: a configuration has at most 1 MiB as text.
@@ -92,7 +93,10 @@ func (r *trialResult) try(job trialJob) error {
 		}
 		job.Library = found.Path
 	}
-	rt, err := ort.Open(ort.Config{Library: job.Library, Level: slog.LevelError})
+	// What stands on the error stream is why this process died: nothing of the
+	// models before.
+	rt, err := ort.Open(ort.Config{Library: job.Library, Level: slog.LevelError,
+		Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -142,20 +146,23 @@ func (r *trialResult) probe(session *ort.Session, sig *tensor.Signature) error {
 	defer call.Close()
 	p := probe{call: call, sig: sig, rand: rand.New(rand.NewPCG(1, 2))}
 	defer p.mem.Free()
-	r.Ran, r.Batched, err = p.batches()
+	r.Ran, r.OutputAxes, err = p.batches()
+	r.Batched = r.OutputAxes != nil
 	return err
 }
 
-// decide takes the batch axes back that the trial has not proven. It is an
-// error when the configuration claims them and they were disproved.
+// decide takes the batch axes over that the trial has proven, and those back
+// that it has not. It is an error when the configuration claims them and they
+// were disproved.
 func (r *trialResult) decide(cfg *configpb.ModelConfig, sig *tensor.Signature,
 	claimed bool) error {
-	if r.Batched || sig.MaxBatchSize == 0 {
-		return nil
-	}
-	if !claimed {
+	switch {
+	case sig.MaxBatchSize == 0:
+	case r.Batched:
+		layout.SetOutputAxes(cfg, sig, r.OutputAxes)
+	case !claimed:
 		layout.DropBatching(cfg, sig)
-	} else if r.Ran {
+	case r.Ran:
 		return fmt.Errorf("max_batch_size is %d, but two rows in one run give other answers than "+
 			"in two runs: set max_batch_size: 0", sig.MaxBatchSize)
 	}
@@ -254,6 +261,7 @@ func (t *trials) start() (*child, error) {
 		command = []string{exe, "trial"}
 	}
 	cmd := exec.Command(command[0], command[1:]...)
+	cmd.WaitDelay = time.Second // a process of its own may hold its error stream open
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	c := &child{cmd: cmd, stderr: new(tail)}
 	cmd.Stderr = c.stderr

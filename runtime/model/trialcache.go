@@ -13,7 +13,7 @@ import (
 )
 
 // trialVersion changes when what a trial proves does.
-const trialVersion = "2"
+const trialVersion = "3"
 
 // trialKey names a trial: the version's files and those of its warm-up
 // requests, the library, and all that the job says of how it is loaded.

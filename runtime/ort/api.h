@@ -55,18 +55,13 @@ enum mr_slot {
 	SLOT_GetAllocatorWithDefaultOptions = 78,
 	SLOT_GetValue = 80,
 	SLOT_GetValueCount = 81,
-	SLOT_ReleaseEnv = 92,
 	SLOT_ReleaseStatus = 93,
-	SLOT_ReleaseMemoryInfo = 94,
 	SLOT_ReleaseSession = 95,
 	SLOT_ReleaseValue = 96,
 	SLOT_ReleaseRunOptions = 97,
 	SLOT_ReleaseTypeInfo = 98,
 	SLOT_ReleaseTensorTypeAndShapeInfo = 99,
-	SLOT_CastTypeInfoToMapTypeInfo = 103,
 	SLOT_CastTypeInfoToSequenceTypeInfo = 104,
-	SLOT_GetMapKeyType = 105,
-	SLOT_GetMapValueType = 106,
 	SLOT_GetSequenceElementType = 107,
 	SLOT_GetAvailableProviders = 125,
 	SLOT_ReleaseAvailableProviders = 126,
@@ -108,10 +103,11 @@ typedef struct {
 	int64_t shape[MR_MAX_RANK];
 	char *own;
 	size_t own_size;
-	char *keys; // of a map: length-prefixed decimal numbers or strings
+	char *keys; // of maps: length-prefixed decimal numbers or strings
 	size_t keys_len, keys_size;
-	uint64_t keys_sum; // changes with the keys, so that they are parsed once
 	int is_map;
+	int declared_elem, declared_rank; // what the model says of it, for an empty sequence
+	int64_t declared_shape[MR_MAX_RANK];
 } mr_output;
 
 // mr_call is the workspace of one run at a time.
@@ -130,22 +126,23 @@ typedef struct {
 } mr_call;
 
 // mr_spec describes an input or output of a session. Dimensions are -1 where
-// they vary; dim_names are of the session's life.
+// they vary. mr_spec_free frees the names.
 typedef struct {
-	int kind, elem, rank;
+	int optional;  // may be absent
+	int container; // holds maps or a sequence
+	int elem, rank;
 	int64_t shape[MR_MAX_RANK];
-	const char *dim_names[MR_MAX_RANK];
+	char *dim_names[MR_MAX_RANK]; // NULL where there is none
 	char *name;
-	void *info; // type info that keeps dim_names alive; mr_spec_free releases it
 } mr_spec;
 
 int mr_open(const char *library, int log_fd, int level, mr_error *e);
 const char *mr_version(void);
 int mr_providers(char ***list, int *n, mr_error *e);
 void mr_providers_free(char **list, int n);
-void *mr_session(const char *path, void *options, const char *log_id, mr_error *e);
+int mr_set_options(void *options, const char *log_id, int parallel, mr_error *e);
+void *mr_session(const char *path, void *options, mr_error *e);
 void mr_session_close(void *session);
-int mr_set_log_id(void *options, const char *id, int parallel, mr_error *e);
 int mr_counts(void *session, size_t *inputs, size_t *outputs, mr_error *e);
 int mr_describe(void *session, int output, size_t i, mr_spec *spec, mr_error *e);
 void mr_spec_free(mr_spec *spec);
@@ -158,10 +155,12 @@ void mr_trim(void);
 #ifdef MR_IMPLEMENTATION
 // F casts the function in a slot: F(Run, Status *, (args...)).
 extern void **mr_api;
+extern void *mr_memory_info; // of memory of the CPU
 #define F(name, result, args) ((result (*) args)mr_api[SLOT_##name])
 int mr_failed(Status *s, mr_error *e);
 int mr_own_error(mr_error *e, const char *text);
 int mr_convert(mr_call *c, mr_output *o);
+int mr_count(int rank, const int64_t *shape, size_t *n);
 #endif
 
 #endif

@@ -2,16 +2,10 @@
 #define MR_IMPLEMENTATION
 #include "api.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static void *memory_info;
-
 mr_call *mr_call_new(void *session, size_t inputs, size_t outputs, mr_error *e) {
-	if (!memory_info &&
-	    mr_failed(F(CreateCpuMemoryInfo, Status *, (int, int, void **))(0, 0, &memory_info), e))
-		return NULL;
 	mr_call *c = calloc(1, sizeof *c);
 	if (!c) return mr_own_error(e, "out of memory"), NULL;
 	c->session = session;
@@ -63,7 +57,29 @@ void mr_terminate(mr_call *c) {
 	if (s) F(ReleaseStatus, void, (Status *))(s);
 }
 
-// string_input makes a string tensor of length-prefixed elements.
+// fill_strings sets the elements of a string tensor from length-prefixed ones,
+// which must be exactly as many.
+static int fill_strings(mr_call *c, const mr_tensor *t, Value *v) {
+	const unsigned char *p = (const unsigned char *)t->data, *end = p + t->bytes;
+	size_t count = 0;
+	if (mr_count(t->rank, t->shape, &count)) return mr_own_error(&c->error, "an input is too large");
+	for (size_t i = 0; i < count; i++) {
+		size_t n = 0;
+		char *buffer = NULL;
+		if (end - p >= 4) n = p[0] | p[1] << 8 | p[2] << 16 | (size_t)p[3] << 24;
+		if (end - p < 4 || n > (size_t)(end - p) - 4)
+			return mr_own_error(&c->error, "the elements of a string input are cut short");
+		p += 4;
+		if (mr_failed(F(GetResizedStringTensorElementBuffer, Status *, (Value *, size_t, size_t, char **))(
+			              v, i, n, &buffer), &c->error))
+			return -1;
+		memcpy(buffer, p, n);
+		p += n;
+	}
+	if (p != end) return mr_own_error(&c->error, "a string input has more elements than its shape");
+	return 0;
+}
+
 static Value *string_input(mr_call *c, const mr_tensor *t) {
 	void *allocator = NULL;
 	Value *v = NULL;
@@ -71,21 +87,9 @@ static Value *string_input(mr_call *c, const mr_tensor *t) {
 	    mr_failed(F(CreateTensorAsOrtValue, Status *, (void *, const int64_t *, size_t, int, Value **))(
 		              allocator, t->shape, t->rank, ELEM_STRING, &v), &c->error))
 		return NULL;
-	const unsigned char *p = (const unsigned char *)t->data, *end = p + t->bytes;
-	for (size_t i = 0; end - p >= 4; i++) {
-		size_t n = p[0] | p[1] << 8 | p[2] << 16 | (size_t)p[3] << 24;
-		p += 4;
-		char *buffer = NULL;
-		if (n > (size_t)(end - p) ||
-		    mr_failed(F(GetResizedStringTensorElementBuffer, Status *, (Value *, size_t, size_t, char **))(
-			              v, i, n, &buffer), &c->error)) {
-			F(ReleaseValue, void, (Value *))(v);
-			return NULL;
-		}
-		memcpy(buffer, p, n);
-		p += n;
-	}
-	return v;
+	if (!fill_strings(c, t, v)) return v;
+	F(ReleaseValue, void, (Value *))(v);
+	return NULL;
 }
 
 static int make_inputs(mr_call *c, size_t *n) {
@@ -99,7 +103,7 @@ static int make_inputs(mr_call *c, size_t *n) {
 		} else {
 			mr_failed(F(CreateTensorWithDataAsOrtValue, Status *,
 			            (const void *, void *, size_t, const int64_t *, size_t, int, Value **))(
-				          memory_info, (void *)t->data, t->bytes, t->shape, t->rank, t->elem, &v), &c->error);
+				          mr_memory_info, (void *)t->data, t->bytes, t->shape, t->rank, t->elem, &v), &c->error);
 		}
 		if (!v) return -1;
 		c->names[*n] = c->input_names[i];
@@ -112,6 +116,10 @@ int mr_run(mr_call *c) {
 	size_t n = 0;
 	c->error.code = 0;
 	release_outputs(c);
+	// The flag of Terminate is sticky: one that came when a run was over, or
+	// nearly, must not stop this one.
+	Status *s = F(RunOptionsUnsetTerminate, Status *, (void *))(c->options);
+	if (s) F(ReleaseStatus, void, (Status *))(s);
 	int failed = make_inputs(c, &n);
 	if (!failed) {
 		memset(c->results, 0, c->outputs * sizeof *c->results);
@@ -123,12 +131,7 @@ int mr_run(mr_call *c) {
 			&c->error);
 	}
 	for (size_t i = 0; i < n; i++) F(ReleaseValue, void, (Value *))(c->values[i]);
-	if (failed) {
-		// The flag of Terminate is sticky.
-		Status *s = F(RunOptionsUnsetTerminate, Status *, (void *))(c->options);
-		if (s) F(ReleaseStatus, void, (Status *))(s);
-		return -1;
-	}
+	if (failed) return -1;
 	for (size_t i = 0; i < c->outputs; i++) c->out[i].value = c->results[i];
 	for (size_t i = 0; i < c->outputs; i++)
 		if (mr_convert(c, &c->out[i])) return -1;

@@ -20,13 +20,7 @@ type Call struct {
 	out     []C.mr_output // C memory
 	outputs []tensor.Tensor
 	shapes  []int64
-	classes []classNames
-}
-
-// classNames are the parsed keys of a map output, kept while they stay the same.
-type classNames struct {
-	sum   C.uint64_t
-	names []string
+	classes [][]string // keys of each map output, once they are known
 }
 
 // NewCall returns a workspace. Its session must outlive it.
@@ -43,9 +37,22 @@ func (s *Session) NewCall() (*Call, error) {
 		out:     unsafe.Slice(c.out, len(s.outputs)),
 		outputs: make([]tensor.Tensor, len(s.outputs)),
 		shapes:  make([]int64, 0, 4*len(s.outputs)),
-		classes: make([]classNames, len(s.outputs)),
+		classes: make([][]string, len(s.outputs)),
+	}
+	for i := range call.out {
+		call.declare(i)
 	}
 	return call, nil
+}
+
+// declare tells C what the model says of output i.
+func (c *Call) declare(i int) {
+	out, spec := &c.out[i], &c.session.outputs[i]
+	out.declared_elem = elemOf(spec.Datatype)
+	out.declared_rank = C.int(len(spec.Shape))
+	for d, n := range spec.Shape {
+		out.declared_shape[d] = C.int64_t(n)
+	}
 }
 
 // Run runs the model; see batch.Call. The data of inputs lies outside the Go
@@ -103,11 +110,12 @@ func (c *Call) read(i int) {
 	}
 }
 
+// classNames returns the keys of map output i, which stay the same.
 func (c *Call) classNames(i int) []string {
-	out, kept := &c.out[i], &c.classes[i]
-	if kept.names != nil && kept.sum == out.keys_sum {
-		return kept.names
+	if c.classes[i] != nil {
+		return c.classes[i]
 	}
+	out := &c.out[i]
 	rest := unsafe.Slice((*byte)(unsafe.Pointer(out.keys)), int(out.keys_len))
 	names := []string{}
 	for len(rest) > 0 {
@@ -118,11 +126,12 @@ func (c *Call) classNames(i int) []string {
 		names = append(names, string(key))
 		rest = tail
 	}
-	kept.sum, kept.names = out.keys_sum, names
+	c.classes[i] = names
 	return names
 }
 
-// Terminate asks a Run under way to stop between two operators.
+// Terminate asks a Run under way to stop between two operators. It does
+// nothing when none is under way.
 func (c *Call) Terminate() { C.mr_terminate(c.c) }
 
 // Close gives the workspace's memory back. No Run may be under way.

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 void **mr_api;
+void *mr_memory_info;
 static const char *version;
 static void *env;
 static int log_fd = -1;
@@ -60,10 +61,13 @@ int mr_open(const char *library, int fd, int level, mr_error *e) {
 		return -1;
 	}
 	log_fd = fd;
-	return mr_failed(
-		F(CreateEnvWithCustomLogger, Status *,
-	      (void *, void *, int, const char *, void **))((void *)on_log, NULL, level, "millrace", &env),
-		e);
+	if (mr_failed(F(CreateCpuMemoryInfo, Status *, (int, int, void **))(0, 0, &mr_memory_info), e) ||
+	    mr_failed(F(CreateEnvWithCustomLogger, Status *, (void *, void *, int, const char *, void **))(
+		              (void *)on_log, NULL, level, "millrace", &env), e)) {
+		log_fd = -1;
+		return -1;
+	}
+	return 0;
 }
 
 const char *mr_version(void) { return version; }
@@ -77,13 +81,12 @@ void mr_providers_free(char **list, int n) {
 	if (s) F(ReleaseStatus, void, (Status *))(s);
 }
 
-int mr_set_log_id(void *options, const char *id, int parallel, mr_error *e) {
-	if (mr_failed(F(SetSessionLogId, Status *, (void *, const char *))(options, id), e)) return -1;
+int mr_set_options(void *options, const char *log_id, int parallel, mr_error *e) {
+	if (mr_failed(F(SetSessionLogId, Status *, (void *, const char *))(options, log_id), e)) return -1;
 	return mr_failed(F(SetSessionExecutionMode, Status *, (void *, int))(options, parallel), e);
 }
 
-void *mr_session(const char *path, void *options, const char *log_id, mr_error *e) {
-	(void)log_id;
+void *mr_session(const char *path, void *options, mr_error *e) {
 	void *session = NULL;
 	mr_failed(F(CreateSession, Status *, (void *, const char *, void *, void **))(env, path, options,
 	                                                                              &session), e);
@@ -106,65 +109,85 @@ static void *allocator(void) {
 
 static int describe_tensor(const void *tensor, mr_spec *spec, mr_error *e) {
 	size_t rank = 0;
+	const char *names[MR_MAX_RANK] = {0};
 	if (mr_failed(F(GetTensorElementType, Status *, (const void *, int *))(tensor, &spec->elem), e) ||
 	    mr_failed(F(GetDimensionsCount, Status *, (const void *, size_t *))(tensor, &rank), e))
 		return -1;
 	if (rank > MR_MAX_RANK) return mr_own_error(e, "a tensor has more than 32 dimensions");
-	spec->rank = rank;
 	if (mr_failed(F(GetDimensions, Status *, (const void *, int64_t *, size_t))(tensor, spec->shape,
-	                                                                            rank), e))
+	                                                                            rank), e) ||
+	    mr_failed(F(GetSymbolicDimensions, Status *, (const void *, const char **, size_t))(
+		              tensor, names, rank), e))
 		return -1;
-	return mr_failed(F(GetSymbolicDimensions, Status *,
-	                   (const void *, const char **, size_t))(tensor, spec->dim_names, rank), e);
+	spec->rank = rank;
+	for (size_t d = 0; d < rank; d++) {
+		// The names die with the type info.
+		if (names[d] && *names[d] && !(spec->dim_names[d] = strdup(names[d])))
+			return mr_own_error(e, "out of memory");
+	}
+	return 0;
+}
+
+static int describe_type(const void *info, mr_spec *spec, mr_error *e);
+
+// describe_inner describes what an optional or a sequence holds and releases
+// its type info.
+static int describe_inner(void *inner, mr_spec *spec, mr_error *e) {
+	int failed = describe_type(inner, spec, e);
+	F(ReleaseTypeInfo, void, (void *))(inner);
+	return failed;
+}
+
+static int describe_optional(const void *info, mr_spec *spec, mr_error *e) {
+	const void *optional = NULL;
+	void *inner = NULL;
+	if (mr_failed(F(CastTypeInfoToOptionalTypeInfo, Status *, (const void *, const void **))(
+		              info, &optional), e) ||
+	    mr_failed(F(GetOptionalContainedTypeInfo, Status *, (const void *, void **))(optional, &inner), e))
+		return -1;
+	return describe_inner(inner, spec, e);
+}
+
+static int describe_sequence(const void *info, mr_spec *spec, mr_error *e) {
+	const void *sequence = NULL;
+	void *inner = NULL;
+	if (mr_failed(F(CastTypeInfoToSequenceTypeInfo, Status *, (const void *, const void **))(
+		              info, &sequence), e) ||
+	    mr_failed(F(GetSequenceElementType, Status *, (const void *, void **))(sequence, &inner), e) ||
+	    describe_inner(inner, spec, e))
+		return -1;
+	if (spec->rank >= MR_MAX_RANK) return mr_own_error(e, "a tensor has more than 32 dimensions");
+	memmove(spec->shape + 1, spec->shape, spec->rank * sizeof spec->shape[0]);
+	memmove(spec->dim_names + 1, spec->dim_names, spec->rank * sizeof spec->dim_names[0]);
+	spec->shape[0] = -1;
+	spec->dim_names[0] = NULL;
+	spec->rank++;
+	return 0;
 }
 
 // describe_type fills in what a type info says. Maps are served as rows of
 // numbers, sequences as one more dimension in front.
-static int describe_type(void *info, mr_spec *spec, mr_error *e) {
+static int describe_type(const void *info, mr_spec *spec, mr_error *e) {
 	int kind = 0;
+	const void *tensor = NULL;
 	if (mr_failed(F(GetOnnxTypeFromTypeInfo, Status *, (const void *, int *))(info, &kind), e)) return -1;
-	spec->kind = kind;
-	if (kind == KIND_TENSOR) {
-		const void *tensor = NULL;
+	switch (kind) {
+	case KIND_TENSOR:
 		if (mr_failed(F(CastTypeInfoToTensorInfo, Status *, (const void *, const void **))(info, &tensor), e))
 			return -1;
 		return describe_tensor(tensor, spec, e);
-	}
-	if (kind == KIND_MAP) {
+	case KIND_MAP:
+		spec->container = 1;
 		spec->elem = ELEM_FLOAT;
 		spec->rank = 1;
 		spec->shape[0] = -1;
 		return 0;
-	}
-	if (kind == KIND_OPTIONAL) {
-		const void *optional = NULL;
-		void *inner = NULL;
-		if (mr_failed(F(CastTypeInfoToOptionalTypeInfo, Status *, (const void *, const void **))(
-			              info, &optional), e) ||
-		    mr_failed(F(GetOptionalContainedTypeInfo, Status *, (const void *, void **))(optional, &inner), e))
-			return -1;
-		spec->info = inner;
-		int failed = describe_type(inner, spec, e);
-		spec->kind = KIND_OPTIONAL;
-		return failed;
-	}
-	if (kind == KIND_SEQUENCE) {
-		const void *sequence = NULL;
-		void *inner = NULL;
-		if (mr_failed(F(CastTypeInfoToSequenceTypeInfo, Status *, (const void *, const void **))(
-			              info, &sequence), e) ||
-		    mr_failed(F(GetSequenceElementType, Status *, (const void *, void **))(sequence, &inner), e))
-			return -1;
-		spec->info = inner;
-		if (describe_type(inner, spec, e)) return -1;
-		if (spec->rank >= MR_MAX_RANK) return mr_own_error(e, "a tensor has more than 32 dimensions");
-		memmove(spec->shape + 1, spec->shape, spec->rank * sizeof spec->shape[0]);
-		memmove(spec->dim_names + 1, spec->dim_names, spec->rank * sizeof spec->dim_names[0]);
-		spec->shape[0] = -1;
-		spec->dim_names[0] = NULL;
-		spec->rank++;
-		spec->kind = KIND_SEQUENCE;
-		return 0;
+	case KIND_OPTIONAL:
+		spec->optional = 1;
+		return describe_optional(info, spec, e);
+	case KIND_SEQUENCE:
+		spec->container = 1;
+		return describe_sequence(info, spec, e);
 	}
 	return mr_own_error(e, "it is neither a tensor nor a sequence or map of numbers");
 }
@@ -172,35 +195,26 @@ static int describe_type(void *info, mr_spec *spec, mr_error *e) {
 int mr_describe(void *session, int output, size_t i, mr_spec *spec, mr_error *e) {
 	memset(spec, 0, sizeof *spec);
 	void *info = NULL;
-	char *name = NULL;
 	Status *s;
 	if (output) {
-		s = F(SessionGetOutputName, Status *, (void *, size_t, void *, char **))(session, i, allocator(), &name);
+		s = F(SessionGetOutputName, Status *,
+		      (void *, size_t, void *, char **))(session, i, allocator(), &spec->name);
 	} else {
-		s = F(SessionGetInputName, Status *, (void *, size_t, void *, char **))(session, i, allocator(), &name);
+		s = F(SessionGetInputName, Status *,
+		      (void *, size_t, void *, char **))(session, i, allocator(), &spec->name);
 	}
 	if (mr_failed(s, e)) return -1;
-	spec->name = name;
 	if (output) {
 		s = F(SessionGetOutputTypeInfo, Status *, (void *, size_t, void **))(session, i, &info);
 	} else {
 		s = F(SessionGetInputTypeInfo, Status *, (void *, size_t, void **))(session, i, &info);
 	}
 	if (mr_failed(s, e)) return -1;
-	int failed = describe_type(info, spec, e);
-	for (int d = 0; d < spec->rank; d++) {
-		// The names die with the info: keep copies.
-		const char *n = spec->dim_names[d];
-		spec->dim_names[d] = n && *n ? strdup(n) : NULL;
-	}
-	if (spec->info) F(ReleaseTypeInfo, void, (void *))(spec->info);
-	spec->info = NULL;
-	F(ReleaseTypeInfo, void, (void *))(info);
-	return failed;
+	return describe_inner(info, spec, e);
 }
 
 void mr_spec_free(mr_spec *spec) {
-	for (int d = 0; d < spec->rank; d++) free((char *)spec->dim_names[d]);
+	for (int d = 0; d < spec->rank; d++) free(spec->dim_names[d]);
 	if (spec->name) {
 		Status *s = F(AllocatorFree, Status *, (void *, void *))(allocator(), spec->name);
 		if (s) F(ReleaseStatus, void, (Status *))(s);

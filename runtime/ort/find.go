@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -86,13 +88,47 @@ func caches() []string {
 	return dirs
 }
 
-// newest returns the library of the highest name in a folder or one below it.
+// libraryName matches a library's file name; what is behind it is the version.
+var libraryName = regexp.MustCompile(`^libonnxruntime\.so((?:\.[0-9]+)*)$`)
+
+// newest returns the library of the highest version in a folder or in one of
+// the onnxruntime-VERSION folders in it, "" where there is none.
 func newest(dir string) string {
-	found, _ := filepath.Glob(filepath.Join(dir, "libonnxruntime.so*"))
-	below, _ := filepath.Glob(filepath.Join(dir, "onnxruntime-*", "libonnxruntime.so*"))
-	found = append(found, below...)
-	if len(found) == 0 {
-		return ""
+	var best string
+	var bestVersion []int
+	for _, folder := range append(versionFolders(dir), dir) {
+		entries, _ := os.ReadDir(folder) // one that cannot be read has none
+		for _, entry := range entries {
+			m := libraryName.FindStringSubmatch(entry.Name())
+			if m == nil || entry.IsDir() {
+				continue
+			}
+			version := numbers(m[1])
+			if best == "" || slices.Compare(version, bestVersion) > 0 {
+				best, bestVersion = filepath.Join(folder, entry.Name()), version
+			}
+		}
 	}
-	return slices.Max(found)
+	return best
+}
+
+func versionFolders(dir string) []string {
+	var folders []string
+	entries, _ := os.ReadDir(dir)
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), "onnxruntime-") {
+			folders = append(folders, filepath.Join(dir, entry.Name()))
+		}
+	}
+	return folders
+}
+
+// numbers reads a version such as ".1.32.0".
+func numbers(version string) []int {
+	var list []int
+	for part := range strings.SplitSeq(strings.TrimPrefix(version, "."), ".") {
+		n, _ := strconv.Atoi(part) // "" is below each number
+		list = append(list, n)
+	}
+	return list
 }

@@ -25,11 +25,13 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"unsafe"
 
 	binding "github.com/yalue/onnxruntime_go"
+	"golang.org/x/sys/unix"
 )
 
 // ErrLibrary is returned when ONNX Runtime itself cannot be used.
@@ -61,21 +63,24 @@ type Error struct {
 	Message string
 }
 
-func (e *Error) Error() string { return "onnxruntime: " + e.Message }
+func (e *Error) Error() string {
+	if e.Code == Own {
+		return e.Message
+	}
+	return "onnxruntime: " + e.Message
+}
 
-// newError takes an error over from C. Messages are one line, and lose the
-// places in ONNX Runtime's own source with which some begin.
+// newError takes an error over from C.
 func newError(e *C.mr_error) *Error {
-	text := strings.Join(strings.Fields(C.GoString(&e.text[0])), " ")
-	if i := strings.Index(text, "Status Message: "); i >= 0 {
-		text = text[i+len("Status Message: "):]
-	}
-	if strings.HasPrefix(text, "/") {
-		if _, after, ok := strings.Cut(text, ") "); ok {
-			text = after
-		}
-	}
-	return &Error{Code: Code(e.code), Message: text}
+	return &Error{Code: Code(e.code), Message: message(C.GoString(&e.text[0]))}
+}
+
+// without takes the path of a model's file out of the message: it is not for
+// those who see why a model is not served.
+func (e *Error) without(path string) *Error {
+	text := strings.TrimPrefix(e.Message, "Load model from "+path+" failed:")
+	e.Message = message(strings.ReplaceAll(text, path, filepath.Base(path)))
+	return e
 }
 
 // Config says which library is used and where its log lines go.
@@ -88,6 +93,7 @@ type Config struct {
 // Runtime is the loaded library. There is one in a process.
 type Runtime struct {
 	library   string
+	log       *slog.Logger
 	providers []string
 }
 
@@ -104,41 +110,49 @@ func Open(cfg Config) (*Runtime, error) {
 	if opened != nil {
 		return opened, nil
 	}
-	log := cfg.Logger
-	if log == nil {
-		log = slog.Default()
-	}
-	fd, err := startLog(log)
-	if err != nil {
-		return nil, err
+	r := &Runtime{library: cfg.Library, log: cfg.Logger}
+	if r.log == nil {
+		r.log = slog.Default()
 	}
 	// The published library sends usage data to its makers and keeps files for
 	// that in the user's cache. What is served here is nobody else's business.
 	if err := os.Setenv("ORT_DISABLE_TELEMETRY", "1"); err != nil {
 		return nil, fmt.Errorf("%w: cannot switch its telemetry off: %w", ErrLibrary, err)
 	}
-	path := C.CString(cfg.Library)
+	if err := r.open(cfg.Level); err != nil {
+		return nil, fmt.Errorf("%w: cannot load %s: %w", ErrLibrary, cfg.Library, err)
+	}
+	opened = r
+	return r, nil
+}
+
+// open loads the library and asks it for its providers.
+func (r *Runtime) open(level slog.Level) error {
+	fd, err := startLog(r.log)
+	if err != nil {
+		return err
+	}
+	path := C.CString(r.library)
 	defer C.free(unsafe.Pointer(path))
 	var e C.mr_error
-	if C.mr_open(path, C.int(fd), C.int(severity(cfg.Level)), &e) != 0 {
-		return nil, fmt.Errorf("%w: cannot load %s: %w", ErrLibrary, cfg.Library, newError(&e))
+	if C.mr_open(path, C.int(fd), C.int(severity(level)), &e) != 0 {
+		_ = unix.Close(fd) // ends the log
+		return newError(&e)
 	}
-	binding.SetSharedLibraryPath(cfg.Library)
+	binding.SetSharedLibraryPath(r.library)
 	if err := binding.InitializeEnvironment(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrLibrary, err)
+		return err
 	}
-	r := &Runtime{library: cfg.Library}
 	var list **C.char
 	var n C.int
 	if C.mr_providers(&list, &n, &e) != 0 {
-		return nil, fmt.Errorf("%w: %w", ErrLibrary, newError(&e))
+		return newError(&e)
 	}
+	defer C.mr_providers_free(list, n)
 	for _, p := range unsafe.Slice(list, int(n)) {
 		r.providers = append(r.providers, C.GoString(p))
 	}
-	C.mr_providers_free(list, n)
-	opened = r
-	return r, nil
+	return nil
 }
 
 // Version returns the library's version, such as "1.32.0".
@@ -165,15 +179,4 @@ func severity(l slog.Level) int {
 		return 2
 	}
 	return 3
-}
-
-// startLog returns the writing end of a pipe whose lines go to log. A full
-// pipe drops lines: the library must never wait for a log.
-func startLog(log *slog.Logger) (int, error) {
-	read, write, err := os.Pipe()
-	if err != nil {
-		return 0, fmt.Errorf("ort: cannot make a pipe for log lines: %w", err)
-	}
-	go drainLog(read, log)
-	return nonblocking(write)
 }

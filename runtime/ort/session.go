@@ -5,7 +5,9 @@ package ort
 import "C"
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,8 +29,8 @@ type SessionConfig struct {
 	DisableMemPattern bool
 	Spinning          bool              // threads burn a core while they wait for work
 	Providers         []Provider        // in order of preference; none for the CPU
-	Fallback          bool              // leave out providers that the library lacks
-	Entries           map[string]string // session config entries, by ONNX Runtime's keys
+	Fallback          bool              // leave out providers that cannot be used
+	Entries           map[string]string // by ONNX Runtime's keys, above all of these
 }
 
 // Provider is an execution provider: a name such as "cuda" or
@@ -51,7 +53,6 @@ type Session struct {
 	inputNames      **C.char // C memory: the names that every Call shares
 	outputNames     **C.char
 	elems           []C.int // ONNX element type of each input
-	provider        string
 }
 
 // NewSession loads the model in the file at path.
@@ -69,13 +70,12 @@ func (r *Runtime) NewSession(path string, cfg SessionConfig) (*Session, error) {
 	if cfg.Parallel {
 		parallel = 1
 	}
-	if C.mr_set_log_id(unwrap(options), id, parallel, &e) != 0 {
+	if C.mr_set_options(unwrap(options), id, parallel, &e) != 0 {
 		return nil, newError(&e)
 	}
-	s := &Session{session: C.mr_session(file, unwrap(options), id, &e),
-		provider: "CPUExecutionProvider"}
+	s := &Session{session: C.mr_session(file, unwrap(options), &e)}
 	if s.session == nil {
-		return nil, newError(&e)
+		return nil, newError(&e).without(path)
 	}
 	if err := s.describe(); err != nil {
 		s.Close()
@@ -112,16 +112,19 @@ func (r *Runtime) setOptions(o *binding.SessionOptions, cfg SessionConfig) error
 	if cfg.Spinning {
 		spin = "1"
 	}
+	entries := map[string]string{
+		"session.intra_op.allow_spinning": spin,
+		"session.inter_op.allow_spinning": spin,
+	}
+	maps.Copy(entries, cfg.Entries)
 	steps := []func() error{
 		func() error { return o.SetIntraOpNumThreads(cfg.IntraOpThreads) },
 		func() error { return o.SetInterOpNumThreads(cfg.InterOpThreads) },
 		func() error { return o.SetGraphOptimizationLevel(level) },
 		func() error { return o.SetCpuMemArena(!cfg.DisableArena) },
 		func() error { return o.SetMemPattern(!cfg.DisableMemPattern) },
-		func() error { return o.AddSessionConfigEntry("session.intra_op.allow_spinning", spin) },
-		func() error { return o.AddSessionConfigEntry("session.inter_op.allow_spinning", spin) },
 	}
-	for key, value := range cfg.Entries {
+	for key, value := range entries {
 		steps = append(steps, func() error { return o.AddSessionConfigEntry(key, value) })
 	}
 	for _, step := range steps {
@@ -130,7 +133,7 @@ func (r *Runtime) setOptions(o *binding.SessionOptions, cfg SessionConfig) error
 		}
 	}
 	for _, p := range cfg.Providers {
-		if err := r.addProvider(o, p, cfg.Fallback); err != nil {
+		if err := r.addProvider(o, p, &cfg); err != nil {
 			return err
 		}
 	}
@@ -146,13 +149,15 @@ var graphLevels = map[string]binding.GraphOptimizationLevel{
 }
 
 // addProvider asks for an execution provider by its short or full name.
-func (r *Runtime) addProvider(o *binding.SessionOptions, p Provider, fallback bool) error {
+func (r *Runtime) addProvider(o *binding.SessionOptions, p Provider, cfg *SessionConfig) error {
 	has := slices.IndexFunc(r.providers, func(name string) bool {
 		return strings.EqualFold(name, p.Name) ||
 			strings.EqualFold(name, p.Name+"ExecutionProvider")
 	})
 	if has < 0 {
-		if fallback {
+		if cfg.Fallback {
+			r.log.Warn("execution provider is left out: it is not in this library",
+				"provider", p.Name, "model", cfg.LogID)
 			return nil
 		}
 		return fmt.Errorf("ort: execution provider %q is not in this library, which has %s; "+
@@ -171,7 +176,9 @@ func (r *Runtime) addProvider(o *binding.SessionOptions, p Provider, fallback bo
 	default:
 		err = o.AppendExecutionProvider(strings.TrimSuffix(name, "ExecutionProvider"), p.Options)
 	}
-	if err != nil && fallback {
+	if err != nil && cfg.Fallback {
+		r.log.Warn("execution provider is left out", "provider", name, "model", cfg.LogID,
+			"error", err)
 		return nil
 	}
 	if err != nil {
@@ -222,41 +229,45 @@ func (s *Session) describe() error {
 	return err
 }
 
+// specs describes the inputs, or the outputs, and makes the C array of their
+// names, which is the session's even where an error comes with it.
 func (s *Session) specs(output C.int, n int) ([]tensor.Spec, **C.char, error) {
 	names := (**C.char)(C.calloc(C.size_t(n+1), C.size_t(unsafe.Sizeof(uintptr(0)))))
 	list := unsafe.Slice(names, n)
 	specs := make([]tensor.Spec, n)
 	for i := range n {
-		var c C.mr_spec
-		var e C.mr_error
-		if C.mr_describe(s.session, output, C.size_t(i), &c, &e) != 0 {
-			name := C.GoString(c.name)
-			C.mr_spec_free(&c)
+		var err error
+		if specs[i], list[i], err = s.spec(output, i); err != nil {
 			return specs, names, fmt.Errorf("ort: cannot serve %s %q: %w",
-				[]string{"input", "output"}[output], name, newError(&e))
-		}
-		list[i] = C.CString(C.GoString(c.name))
-		specs[i] = specOf(&c)
-		if output == 0 && c.kind != C.KIND_TENSOR && c.kind != C.KIND_OPTIONAL {
-			C.mr_spec_free(&c)
-			return specs, names, fmt.Errorf(
-				"ort: cannot serve input %q: sequences and maps work as outputs only",
-				specs[i].Name)
-		}
-		C.mr_spec_free(&c)
-		if specs[i].Datatype == tensor.Invalid {
-			return specs, names,
-				fmt.Errorf("ort: cannot serve %q: its element type %d is not one of the protocol",
-					specs[i].Name, c.elem)
+				[...]string{"input", "output"}[output], specs[i].Name, err)
 		}
 	}
 	return specs, names, nil
 }
 
+// spec describes one input or output and copies its name for C.
+func (s *Session) spec(output C.int, i int) (tensor.Spec, *C.char, error) {
+	var c C.mr_spec
+	var e C.mr_error
+	defer C.mr_spec_free(&c)
+	if C.mr_describe(s.session, output, C.size_t(i), &c, &e) != 0 {
+		return tensor.Spec{Name: C.GoString(c.name)}, nil, newError(&e)
+	}
+	spec := specOf(&c)
+	switch {
+	case output == 0 && c.container != 0:
+		return spec, nil, errors.New("sequences and maps work as outputs only")
+	case spec.Datatype == tensor.Invalid:
+		return spec, nil, fmt.Errorf("its element type %s is not one of the protocol",
+			elemName(c.elem))
+	}
+	return spec, C.CString(spec.Name), nil
+}
+
 func specOf(c *C.mr_spec) tensor.Spec {
 	spec := tensor.Spec{
 		Name: C.GoString(c.name), Datatype: datatypeOf(c.elem), BatchAxis: -1,
-		Optional: c.kind == C.KIND_OPTIONAL,
+		Optional: c.optional != 0,
 		Shape:    make([]int64, c.rank), DimNames: make([]string, c.rank),
 	}
 	for d := range spec.Shape {
@@ -273,6 +284,20 @@ var datatypes = [...]tensor.Datatype{
 	1: tensor.FP32, 2: tensor.Uint8, 3: tensor.Int8, 4: tensor.Uint16, 5: tensor.Int16,
 	6: tensor.Int32, 7: tensor.Int64, 8: tensor.Bytes, 9: tensor.Bool, 10: tensor.FP16,
 	11: tensor.FP64, 12: tensor.Uint32, 13: tensor.Uint64, 16: tensor.BF16,
+}
+
+// others are the names of the element types that the protocol has no
+// datatype for, by ONNXTensorElementDataType.
+var others = map[C.int]string{
+	14: "COMPLEX64", 15: "COMPLEX128", 17: "FLOAT8E4M3FN", 18: "FLOAT8E4M3FNUZ", 19: "FLOAT8E5M2",
+	20: "FLOAT8E5M2FNUZ", 21: "UINT4", 22: "INT4", 23: "FLOAT4E2M1", 24: "UINT2", 25: "INT2",
+}
+
+func elemName(elem C.int) string {
+	if name, ok := others[elem]; ok {
+		return name
+	}
+	return strconv.Itoa(int(elem))
 }
 
 func datatypeOf(elem C.int) tensor.Datatype {

@@ -113,6 +113,11 @@ func (a *Arena) Size() int {
 // Reset takes all memory back for the next request. The largest chunk is kept
 // when it has at most keepBytes, all others go back to the system.
 func (a *Arena) Reset(keepBytes int) {
+	if invariants && a.chunks != nil {
+		for _, b := range a.all {
+			Ruin(b)
+		}
+	}
 	a.used = 0
 	if a.chunks == nil || len(a.all) == 1 && len(a.all[0]) <= keepBytes {
 		return
@@ -130,3 +135,11 @@ func (a *Arena) Reset(keepBytes int) {
 func (a *Arena) Free() { a.Reset(-1) }
 
 func roundUp(n, to int) int { return (n + to - 1) / to * to }
+
+// Ruin overwrites memory that nobody may look at any more, so that who does is
+// found out. It is for builds with the tag invariants.
+func Ruin(b []byte) {
+	for i := range b {
+		b[i] = 0xdb
+	}
+}

@@ -1,10 +1,12 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -229,4 +231,47 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("error of the wrong kind: %v", err)
 		}
 	})
+}
+
+// The settings file that people start from is right, and serves the sample models.
+func TestShippedFile(t *testing.T) {
+	const shipped = "../../../configs/millrace.yaml"
+	c, err := Load(shipped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Repository.Paths) != 1 {
+		t.Fatalf("it serves %q", c.Repository.Paths)
+	}
+	for _, m := range append(c.Models, Model{Name: "iris"}) {
+		if _, err := os.Stat(filepath.Join(c.Repository.Paths[0], m.Name)); err != nil {
+			t.Error(err)
+		}
+	}
+	// What it gives as a default behind a # is one: with all of them uncommented
+	// nothing changes.
+	text, err := os.ReadFile(shipped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defaults := regexp.MustCompile(`(?m)^( +)# ([a-z_]+: .*)$`).ReplaceAllFunc(text,
+		func(line []byte) []byte {
+			if bytes.Contains(line, []byte("providers:")) {
+				return line // an example
+			}
+			return bytes.Replace(line, []byte("# "), nil, 1)
+		})
+	if bytes.Count(defaults, []byte("# ")) > bytes.Count(text, []byte("# "))-8 {
+		t.Error("the file hardly shows any default")
+	}
+	all, err := Parse(shipped, defaults)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all.resolve(filepath.Dir(shipped))
+	delay := time.Duration(0)
+	c.Models[0].Batching.MaxQueueDelay = &delay
+	if !reflect.DeepEqual(all, c) {
+		t.Errorf("with its defaults written out the file says\n%+v\ninstead of\n%+v", all, c)
+	}
 }

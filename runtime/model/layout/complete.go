@@ -131,6 +131,23 @@ func candidate(s *tensor.Spec, name string) int {
 	return axis
 }
 
+// SetOutputAxes sets the batch axes of the outputs to those that a run has
+// shown: a model's shapes do not always tell.
+func SetOutputAxes(cfg *configpb.ModelConfig, sig *tensor.Signature, axes []int) {
+	for i, axis := range axes {
+		s := &sig.Outputs[i]
+		if s.BatchAxis == axis {
+			continue
+		}
+		s.BatchAxis = axis
+		for _, out := range cfg.Output {
+			if out.Name == s.Name && len(out.Dims) == len(s.Shape)-1 {
+				out.Dims = slices.Delete(slices.Clone(s.Shape), axis, axis+1)
+			}
+		}
+	}
+}
+
 // DropBatching makes a signature one without batch axis: the proof failed.
 // What the configuration says of queues stays.
 func DropBatching(cfg *configpb.ModelConfig, sig *tensor.Signature) {

@@ -105,7 +105,8 @@ func TestComplete(t *testing.T) {
 	f(``, "x FP32 3,4", "y FP32 3", "[0] [3,4] [3,4]")
 	f(`max_batch_size: 8`, x, y, "[8] [-1,4] [4] claimed")
 	f(`max_batch_size: 8`, "x FP32 3,4", "y FP32 3", "leave no batch axis")
-	f(`input [ { name: "x" data_type: TYPE_FP32 dims: [ -1, 4 ] } ]`, x, y, "[0] [-1,4] [-1,4] claimed")
+	f(`input [ { name: "x" data_type: TYPE_FP32 dims: [ -1, 4 ] } ]`, x, y,
+		"[0] [-1,4] [-1,4] claimed")
 	f(`max_batch_size: 8 input [ { name: "x" data_type: TYPE_FP32 dims: [ 4 ] } ]`, x, y,
 		"[8] [-1,4] [4] claimed")
 	f(`max_batch_size: 8 input [ { name: "x" data_type: TYPE_FP32 dims: [ 3 ] } ]`,
@@ -182,5 +183,23 @@ func write(t testing.TB, path, text string) {
 	}
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestSetOutputAxes(t *testing.T) {
+	folder := Folder{Name: "m", Dir: t.TempDir()}
+	cfg, sig, _, err := folder.Complete(Inspected{
+		Inputs:  specs("x FP32 n,t; h FP32 2,n,8"),
+		Outputs: specs("y FP32 n,t; k FP32 ?,?,?"),
+	}, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	SetOutputAxes(cfg, sig, []int{0, 1})
+	if sig.Outputs[0].BatchAxis != 0 || sig.Outputs[1].BatchAxis != 1 {
+		t.Errorf("axes are %d and %d", sig.Outputs[0].BatchAxis, sig.Outputs[1].BatchAxis)
+	}
+	if got := cfg.Output[1].Dims; !slices.Equal(got, []int64{-1, -1}) {
+		t.Errorf("the configuration has dims %v", got)
 	}
 }

@@ -28,8 +28,8 @@ func TestParseConfig(t *testing.T) {
 	f(`max_batch_size: -1`, "", "must be 0 or more")
 	f(`max_batch_sise: 1`, "", "max_batch_sise")
 	f(`max_batch_size: "1"`, "", "invalid value")
-	f(`response_cache { enable: true }`, "response_cache is ignored: there is no response cache yet",
-		"")
+	f(`response_cache { enable: true }`,
+		"response_cache is ignored: there is no response cache yet", "")
 	f(`runtime: "x" metric_tags { key: "a" value: "b" }`,
 		"metric_tags is ignored: metrics carry model and version; "+
 			"runtime is ignored: there is one runtime", "")

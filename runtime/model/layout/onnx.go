@@ -13,19 +13,25 @@ import (
 
 // Field numbers of ONNX's messages (onnx.proto).
 const (
-	modelGraph       = 7
-	modelFunctions   = 25
-	graphNode        = 1
-	graphInitializer = 5
-	nodeAttribute    = 5
-	attributeTensor  = 5
-	attributeGraph   = 6
-	attributeTensors = 10
-	attributeGraphs  = 11
-	functionNode     = 7
-	tensorExternal   = 13
-	entryKey         = 1
-	entryValue       = 2
+	modelGraph        = 7
+	modelFunctions    = 25
+	graphNode         = 1
+	graphInitializer  = 5
+	graphSparse       = 15
+	nodeAttribute     = 5
+	attributeTensor   = 5
+	attributeGraph    = 6
+	attributeTensors  = 10
+	attributeGraphs   = 11
+	attributeSparse   = 22
+	attributeSparses  = 23
+	functionNode      = 7
+	functionAttribute = 11
+	sparseValues      = 1
+	sparseIndices     = 2
+	tensorExternal    = 13
+	entryKey          = 1
+	entryValue        = 2
 )
 
 // maxNesting bounds how deep graphs lie in graphs: ONNX Runtime recurses.
@@ -58,12 +64,7 @@ func CheckModel(v VersionDir) (err error) {
 			graph = true
 			return c.graph(value, 0)
 		case modelFunctions:
-			return fields(value, func(n protowire.Number, value []byte) error {
-				if n == functionNode {
-					return c.node(value, 0)
-				}
-				return nil
-			})
+			return c.function(value)
 		}
 		return nil
 	})
@@ -133,6 +134,20 @@ func (c *checker) graph(text []byte, depth int) error {
 			return c.node(value, depth)
 		case graphInitializer:
 			return c.tensor(value)
+		case graphSparse:
+			return c.sparse(value)
+		}
+		return nil
+	})
+}
+
+func (c *checker) function(text []byte) error {
+	return fields(text, func(n protowire.Number, value []byte) error {
+		switch n {
+		case functionNode:
+			return c.node(value, 0)
+		case functionAttribute:
+			return c.attribute(value, 0)
 		}
 		return nil
 	})
@@ -143,15 +158,30 @@ func (c *checker) node(text []byte, depth int) error {
 		if n != nodeAttribute {
 			return nil
 		}
-		return fields(value, func(n protowire.Number, value []byte) error {
-			switch n {
-			case attributeTensor, attributeTensors:
-				return c.tensor(value)
-			case attributeGraph, attributeGraphs:
-				return c.graph(value, depth+1)
-			}
-			return nil
-		})
+		return c.attribute(value, depth)
+	})
+}
+
+func (c *checker) attribute(text []byte, depth int) error {
+	return fields(text, func(n protowire.Number, value []byte) error {
+		switch n {
+		case attributeTensor, attributeTensors:
+			return c.tensor(value)
+		case attributeSparse, attributeSparses:
+			return c.sparse(value)
+		case attributeGraph, attributeGraphs:
+			return c.graph(value, depth+1)
+		}
+		return nil
+	})
+}
+
+func (c *checker) sparse(text []byte) error {
+	return fields(text, func(n protowire.Number, value []byte) error {
+		if n == sparseValues || n == sparseIndices {
+			return c.tensor(value)
+		}
+		return nil
 	})
 }
 

@@ -104,11 +104,12 @@ func TestScan(t *testing.T) {
 	}
 	find := func(name string, want bool) {
 		t.Helper()
-		if _, ok := Find(root, name); ok != want {
+		if _, ok := Find(root, name, nil); ok != want {
 			t.Errorf("the folder %q is found: %v", name, ok)
 		}
 	}
 	find("a", true)
+	find("notes", false)
 	find("model.onnx", false)
 	find("..", false)
 	find("../"+filepath.Base(root)+"/a", false)

@@ -1,0 +1,6 @@
+//go:build !invariants
+
+package tensor
+
+// invariants is the build tag of the same name.
+const invariants = false
