@@ -253,7 +253,11 @@ func TestCompanyOfOneShape(t *testing.T) {
 		if w.b.company != 4 {
 			t.Errorf("%d rows of company, 4 are of one shape", w.b.company)
 		}
+		w.do(w.ticket(3*ms), ErrDeadline, 3*ms)
 		time.Sleep(5 * ms)
+		if w.b.company != 4 {
+			t.Errorf("%d rows of company after one has left", w.b.company)
+		}
 		for range 4 {
 			w.do(w.ticket(0), nil, 15*ms)
 		}
@@ -273,5 +277,52 @@ func TestPreferredSize(t *testing.T) {
 		w.do(w.ticket(0), nil, 12*ms)
 		w.do(w.ticket(0), nil, 62*ms) // waits for company for 50 ms
 		time.Sleep(100 * ms)
+	})
+	inBubble(t, func(c *Config) { delayed(c); c.PreferredSizes = []int{3} }, func(w *stand) {
+		for range 3 {
+			w.submit(w.ticket(0), nil, 10*ms)
+		}
+		for range 3 {
+			w.submit(w.ticket(0), nil, 20*ms)
+		}
+		w.submit(w.ticket(0), nil, 60*ms) // more than is preferred
+		time.Sleep(100 * ms)
+	})
+}
+
+// TestStoppedRunDoesNotBegin stops a run while its inputs are put together.
+func TestStoppedRunDoesNotBegin(t *testing.T) {
+	inBubble(t, alone, func(w *stand) {
+		call, err := w.engine.NewCall()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer call.Close()
+		r := &run{batcher: w.b, call: call, tickets: []*Ticket{w.ticket(0)}}
+		r.stopped.Store(true)
+		r.execute()
+		if r.err != errStopped || w.engine.most.Load() != 0 {
+			t.Errorf("ended with %v, %d runs began", r.err, w.engine.most.Load())
+		}
+	})
+}
+
+// TestChangingRunsAtOnceTeachNothing overlaps two runs in part.
+func TestChangingRunsAtOnceTeachNothing(t *testing.T) {
+	two := func(c *Config) { c.MaxBatchSize, c.MaxRuns = 1, 2 }
+	inBubble(t, two, func(w *stand) {
+		w.b.costs = newCosts(2, 0)
+		w.do(w.ticket(0), nil, 10*ms)
+		time.Sleep(5 * ms)
+		w.do(w.ticket(0), nil, 15*ms)
+		time.Sleep(20 * ms)
+		if one, both := w.b.costs.table[0][0].seen, w.b.costs.table[1][0].seen; one+both != 0 {
+			t.Errorf("learned from %d runs alone and %d of two", one, both)
+		}
+		w.do(w.ticket(0), nil, 35*ms)
+		time.Sleep(20 * ms)
+		if one := w.b.costs.table[0][0].seen; one != 1 {
+			t.Errorf("learned from %d runs alone, there was one", one)
+		}
 	})
 }
