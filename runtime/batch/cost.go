@@ -3,6 +3,7 @@ package batch
 import (
 	"math"
 	"math/bits"
+	"slices"
 	"time"
 )
 
@@ -26,8 +27,8 @@ type costs struct {
 	clock  uint64 // counts runs
 
 	plan  plan
-	level int // of plan.runs
-	usual int // size, as index, of the last run at that level
+	level int      // of plan.runs
+	own   estimate // at that level, of runs of any size
 	probe probe
 }
 
@@ -39,11 +40,13 @@ type plan struct {
 
 // probe is the look at another number of runs at once.
 type probe struct {
-	level int    // that is looked at, -1 for none
-	end   uint64 // when it has taken long enough, by costs.clock
-	next  uint64 // when the next one is due
-	every uint64 // runs between two
-	up    bool   // the next one looks at more runs at once
+	level int                // that is looked at, -1 for none
+	found [probeRuns]float64 // time a row of the engine, in ns
+	count int                // of found
+	end   uint64             // when it has taken long enough, by costs.clock
+	next  uint64             // when the next one is due
+	every uint64             // runs between two
+	up    bool               // the next one looks at more runs at once
 }
 
 // sizes are the estimates for runs of 1, 2-3, 4-7, ... rows.
@@ -74,7 +77,11 @@ const (
 	// A probe may cost half of the throughput while it lasts, up to maxProbe
 	// runs. The first comes early; while they change nothing, they get rarer.
 	firstProbe, lastProbe = 256, 8192
-	maxProbe              = 4 * trust
+	maxProbe              = 16
+	probeRuns             = 5 // are compared; odd, for their median
+	// freshRuns is how old what a row costs may be to be compared. It gets
+	// older when there are not requests enough: the number does not matter then.
+	freshRuns = 64
 )
 
 // newCosts returns the costs of a model about which nothing is known.
@@ -100,10 +107,14 @@ func (c *costs) observe(b, n int, d time.Duration) {
 	c.bt = c.bt*forget + float64(b)*t
 	c.clock++
 	if n > 0 {
-		k, level := index(b, maxLog), index(n, maxLevel)
-		c.table[level][k].add(t/float64(b*n), c.clock)
-		if level == c.level {
-			c.usual = k
+		level, row := index(n, maxLevel), t/float64(b*n)
+		c.table[level][index(b, maxLog)].add(row, c.clock)
+		switch p := &c.probe; {
+		case p.level == level && p.count < probeRuns:
+			p.found[p.count] = row
+			p.count++
+		case p.level < 0 && c.level == level:
+			c.own.add(row, c.clock)
 		}
 	}
 	c.decide()
@@ -137,8 +148,7 @@ func (c *costs) decide() {
 	level, before := c.level, index(c.plan.size, maxLog)
 	c.plan.size = c.sizeAt(level)
 	if c.probe.level >= 0 {
-		level = c.probe.level // where runs of the same size are looked at
-		c.plan.size = min(c.plan.size, 2<<c.usual-1)
+		level = c.probe.level // where runs may be as large
 	}
 	c.plan.runs = c.runsOf(level)
 	k := index(c.plan.size, maxLog)
@@ -222,35 +232,30 @@ func (c *costs) rowsWithin(level, k int) float64 {
 	return min(float64(c.target)/2/row, math.MaxInt32)
 }
 
-// look compares numbers of runs at once, and starts and ends probes.
+// look compares numbers of runs at once, by probes: what a row costs when so
+// many runs take what there is. With fewer of them there is more for each, so
+// that runs of one size would not tell. Other times would not tell either:
+// there may be fewer requests, or more other work on the cores.
 func (c *costs) look() {
 	p := &c.probe
 	if p.level >= 0 {
-		known := c.table[p.level][c.usual].seen >= trust
-		if !known && c.clock < p.end {
+		if p.count < probeRuns && c.clock < p.end {
 			return
 		}
+		if p.count == probeRuns {
+			c.judge()
+		}
 		p.level = -1
-		p.next = c.clock + p.every
-	}
-	if level := c.bestLevel(); level != c.level {
-		c.level = level
-		p.every = firstProbe
 		p.next = c.clock + p.every
 	}
 	if c.most == 1 || c.clock < p.next {
 		return
 	}
-	fresh := c.clock - p.every
 	p.every = min(2*p.every, lastProbe)
 	p.next = c.clock + p.every
-	level := c.neighbour()
-	e := &c.table[level][c.usual]
-	if e.seen >= trust && e.last > fresh {
-		return // traffic that comes and goes shows it without a probe
+	if c.own.seen >= trust && c.clock-c.own.last < freshRuns {
+		p.level, p.count, p.end = c.neighbour(), 0, c.clock+maxProbe
 	}
-	*e = estimate{}
-	p.level, p.end = level, c.clock+maxProbe
 }
 
 // neighbour returns the level to look at, in turn the next higher and lower.
@@ -263,58 +268,29 @@ func (c *costs) neighbour() int {
 	return c.level - 1
 }
 
-// bestLevel returns the level with the least time a row. The level in force
-// stays while another is not known.
-func (c *costs) bestLevel() int {
-	best := c.level
-	for level := range index(c.most, maxLevel) + 1 {
-		k := c.common(level, best)
-		switch {
-		case level == best || k < 0:
-		case c.pays(max(level, best), min(level, best), k):
-			best = max(level, best)
-		default:
-			best = min(level, best)
-		}
+// judge changes to the level that was looked at if it is the better one. More
+// runs at once must be worth it, and keep to the latency target.
+func (c *costs) judge() {
+	p := &c.probe
+	slices.Sort(p.found[:])
+	found := p.found[probeRuns/2]
+	var better bool
+	if p.level > c.level {
+		better = found < c.own.ns*worth && !c.misses(p.level)
+	} else {
+		better = found*worth <= c.own.ns || c.misses(c.level)
 	}
-	return best
+	if better {
+		c.level = p.level
+		c.own = estimate{ns: found, seen: trust, last: c.clock}
+		p.every = firstProbe
+	}
 }
 
-// pays says whether more runs at once are worth it over fewer. They are
-// compared at the size with index k that is known for both; with a latency
-// target each at the size that it may have.
-func (c *costs) pays(more, fewer, k int) bool {
-	a, b := &c.table[more][k], &c.table[fewer][k]
-	if c.target > 0 {
-		size := index(c.sizeAt(more), maxLog)
-		if c.tooLong(more, k, size) {
-			return false
-		}
-		mine := &c.table[more][size]
-		other := &c.table[fewer][index(c.sizeAt(fewer), maxLog)]
-		if mine.seen >= trust && other.seen >= trust {
-			a, b = mine, other
-		}
-	}
-	return a.ns < b.ns*worth
-}
-
-// common returns the size, nearest to the usual one, that is known at both
-// levels; -1 when there is none.
-func (c *costs) common(a, b int) int {
-	known := func(k int) bool {
-		return k >= 0 && k < maxLog &&
-			c.table[a][k].seen >= trust && c.table[b][k].seen >= trust
-	}
-	for d := range maxLog {
-		if known(c.usual - d) {
-			return c.usual - d
-		}
-		if known(c.usual + d) {
-			return c.usual + d
-		}
-	}
-	return -1
+// misses says whether even the smallest runs at a level miss the latency target.
+func (c *costs) misses(level int) bool {
+	k := index(c.sizeAt(level), maxLog)
+	return c.target > 0 && c.table[level][k].seen >= trust && c.tooLong(level, k, k)
 }
 
 // time returns how long a run of b rows takes, 0 while that is not known.

@@ -120,6 +120,8 @@ func TestPlanOfKnownCurves(t *testing.T) {
 	f("a lock in the engine", smallMLP.slowdown(1, 2), 2, want{31, 64, 1})
 	f("falls out of the cache", convNet.slowdown(1, 2.6), 2, want{2, 3, 1})
 	f("operators use all cores", largeMLP.slowdown(1, 2.05), 2, want{31, 64, 1})
+	// 64 clients fill 63 rows of one run, or 32 of each of two.
+	f("larger batches beat more runs", smallMLP.slowdown(1, 1.95), 2, want{63, 64, 1})
 	f("scales a little", largeMLP.slowdown(1, 1.7), 2, want{31, 64, 2})
 	f("eight cores", convNet, 8, want{2, 3, 8})
 	f("memory bound on eight cores", convNet.slowdown(1, 1, 1.05, 1.4, 1.9, 2.4, 2.9, 3.4),

@@ -55,6 +55,12 @@ func (w *stand) ticket(life time.Duration) *Ticket {
 	return t
 }
 
+// sleep lets time pass, and all that is due in it happen.
+func (w *stand) sleep(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 // do runs a ticket on a goroutine of its own and checks how and when it ends.
 func (w *stand) do(t *Ticket, want error, after time.Duration) {
 	go func() {
@@ -106,7 +112,7 @@ func TestDeadlineInTheQueue(t *testing.T) {
 		w.do(w.ticket(3*ms), ErrDeadline, 3*ms) // the only run is busy
 		w.submit(w.ticket(4*ms), ErrDeadline, 4*ms)
 		w.do(w.ticket(25*ms), nil, 20*ms)
-		time.Sleep(30 * ms)
+		w.sleep(30 * ms)
 		if s := w.b.Stats(); s.Expired != 2 || s.Executions != 2 {
 			t.Errorf("stats %+v", s)
 		}
@@ -120,7 +126,7 @@ func TestDeadlineInARun(t *testing.T) {
 		w.do(w.ticket(0), nil, 10*ms)
 		w.do(w.ticket(15*ms), ErrDeadline, 20*ms)
 		w.do(w.ticket(0), nil, 20*ms)
-		time.Sleep(30 * ms)
+		w.sleep(30 * ms)
 		if n := w.engine.killed.Load(); n != 0 {
 			t.Errorf("%d runs were stopped, somebody waited for each", n)
 		}
@@ -137,9 +143,9 @@ func TestRunNobodyWaitsFor(t *testing.T) {
 		both.Cancel = cancel
 		w.do(w.ticket(0), nil, 14*ms)
 		w.do(both, ErrCanceled, 14*ms) // its run ends with the other's answer
-		time.Sleep(5 * ms)
+		w.sleep(5 * ms)
 		close(cancel)
-		time.Sleep(20 * ms)
+		w.sleep(20 * ms)
 		if n := w.engine.killed.Load(); n != 1 {
 			t.Errorf("%d runs were stopped, want 1", n)
 		}
@@ -153,9 +159,9 @@ func TestClientThatLeavesEarly(t *testing.T) {
 		ticket := w.ticket(0)
 		ticket.Cancel = cancel
 		w.do(ticket, ErrCanceled, 3*ms)
-		time.Sleep(3 * ms)
+		w.sleep(3 * ms)
 		close(cancel)
-		time.Sleep(20 * ms)
+		w.sleep(20 * ms)
 		if s := w.b.Stats(); s.Canceled != 1 || s.Executions != 1 {
 			t.Errorf("stats %+v", s)
 		}
@@ -168,21 +174,21 @@ func TestLeaderThatLeaves(t *testing.T) {
 	inBubble(t, delayed, func(w *stand) {
 		w.do(w.ticket(5*ms), ErrDeadline, 5*ms)
 		w.do(w.ticket(0), nil, 60*ms)
-		time.Sleep(100 * ms)
+		w.sleep(100 * ms)
 	})
 	inBubble(t, delayed, func(w *stand) {
 		w.submit(w.ticket(5*ms), ErrDeadline, 5*ms)
 		w.submit(w.ticket(0), nil, 60*ms)
-		time.Sleep(100 * ms)
+		w.sleep(100 * ms)
 	})
 	inBubble(t, delayed, func(w *stand) {
 		cancel := make(chan struct{})
 		ticket := w.ticket(0)
 		ticket.Cancel = cancel
 		w.do(ticket, ErrCanceled, 5*ms)
-		time.Sleep(5 * ms)
+		w.sleep(5 * ms)
 		close(cancel)
-		time.Sleep(10 * ms)
+		w.sleep(10 * ms)
 		if s := w.b.Stats(); s.Canceled != 1 || s.Executions != 0 {
 			t.Errorf("stats %+v", s)
 		}
@@ -201,17 +207,17 @@ func TestPolicyTimeout(t *testing.T) {
 		w.do(w.ticket(0), nil, 10*ms) // runs for longer
 		w.do(w.ticket(0), ErrDeadline, 6*ms)
 		w.do(w.ticket(2*ms), ErrDeadline, 2*ms) // a deadline holds in any case
-		time.Sleep(8 * ms)
+		w.sleep(8 * ms)
 		w.do(w.ticket(0), nil, 20*ms) // came 2 ms before its turn
-		time.Sleep(20 * ms)
+		w.sleep(20 * ms)
 	})
 	inBubble(t, policy(QueuePolicy{Timeout: 6 * ms, Delay: true}), func(w *stand) {
 		w.do(w.ticket(0), nil, 10*ms)
 		w.do(w.ticket(0), nil, 30*ms) // was put behind the next
 		w.do(w.ticket(8*ms), ErrDeadline, 8*ms)
-		time.Sleep(7 * ms)
+		w.sleep(7 * ms)
 		w.do(w.ticket(0), nil, 20*ms)
-		time.Sleep(40 * ms)
+		w.sleep(40 * ms)
 	})
 }
 
@@ -226,7 +232,7 @@ func TestTimeoutOfTheRequest(t *testing.T) {
 				ticket := w.ticket(0)
 				ticket.Timeout = Now() + int64(3*ms)
 				w.do(ticket, want, after)
-				time.Sleep(30 * ms)
+				w.sleep(30 * ms)
 			})
 	}
 	f(QueuePolicy{}, ErrDeadline, 3*ms)
@@ -254,14 +260,14 @@ func TestCompanyOfOneShape(t *testing.T) {
 			t.Errorf("%d rows of company, 4 are of one shape", w.b.company)
 		}
 		w.do(w.ticket(3*ms), ErrDeadline, 3*ms)
-		time.Sleep(5 * ms)
+		w.sleep(5 * ms)
 		if w.b.company != 4 {
 			t.Errorf("%d rows of company after one has left", w.b.company)
 		}
 		for range 4 {
 			w.do(w.ticket(0), nil, 15*ms)
 		}
-		time.Sleep(60 * ms)
+		w.sleep(60 * ms)
 		if s := w.b.Stats(); s.Executions != 2 {
 			t.Errorf("%d runs, want 2", s.Executions)
 		}
@@ -273,10 +279,10 @@ func TestPreferredSize(t *testing.T) {
 	inBubble(t, func(c *Config) { delayed(c); c.PreferredSizes = []int{3} }, func(w *stand) {
 		w.do(w.ticket(0), nil, 12*ms)
 		w.do(w.ticket(0), nil, 12*ms)
-		time.Sleep(2 * ms)
+		w.sleep(2 * ms)
 		w.do(w.ticket(0), nil, 12*ms)
 		w.do(w.ticket(0), nil, 62*ms) // waits for company for 50 ms
-		time.Sleep(100 * ms)
+		w.sleep(100 * ms)
 	})
 	inBubble(t, func(c *Config) { delayed(c); c.PreferredSizes = []int{3} }, func(w *stand) {
 		for range 3 {
@@ -286,7 +292,7 @@ func TestPreferredSize(t *testing.T) {
 			w.submit(w.ticket(0), nil, 20*ms)
 		}
 		w.submit(w.ticket(0), nil, 60*ms) // more than is preferred
-		time.Sleep(100 * ms)
+		w.sleep(100 * ms)
 	})
 }
 
@@ -313,14 +319,14 @@ func TestChangingRunsAtOnceTeachNothing(t *testing.T) {
 	inBubble(t, two, func(w *stand) {
 		w.b.costs = newCosts(2, 0)
 		w.do(w.ticket(0), nil, 10*ms)
-		time.Sleep(5 * ms)
+		w.sleep(5 * ms)
 		w.do(w.ticket(0), nil, 15*ms)
-		time.Sleep(20 * ms)
+		w.sleep(20 * ms)
 		if one, both := w.b.costs.table[0][0].seen, w.b.costs.table[1][0].seen; one+both != 0 {
 			t.Errorf("learned from %d runs alone and %d of two", one, both)
 		}
 		w.do(w.ticket(0), nil, 35*ms)
-		time.Sleep(20 * ms)
+		w.sleep(20 * ms)
 		if one := w.b.costs.table[0][0].seen; one != 1 {
 			t.Errorf("learned from %d runs alone, there was one", one)
 		}

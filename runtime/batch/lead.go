@@ -237,9 +237,9 @@ func (b *Batcher) pace(d int64) {
 	}
 	b.runTime += (d - b.runTime) / 8
 	switch slow := b.slow.Load(); {
-	case slow && b.runTime < int64(slowRun)*3/4:
+	case slow && b.runTime < int64(slowRun):
 		b.slow.Store(false)
-	case !slow && b.runTime > int64(slowRun):
+	case !slow && b.runTime > int64(slowRun)*5/4:
 		b.slow.Store(true)
 	}
 }

@@ -125,9 +125,9 @@ func TestSlowHasHysteresis(t *testing.T) {
 	f(3*time.Millisecond, 1, false) // was preempted
 	f(50*time.Microsecond, 20, false)
 	f(700*time.Microsecond, 40, true)
-	f(450*time.Microsecond, 100, true) // between the bounds
+	f(550*time.Microsecond, 100, true) // between the bounds
 	f(100*time.Microsecond, 40, false)
-	f(450*time.Microsecond, 100, false)
+	f(550*time.Microsecond, 100, false)
 	if changes != 3 {
 		t.Errorf("changed %d times, want 3", changes)
 	}
