@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds dist/millrace-linux-amd64: one file that needs libc and nothing else.
+# Builds millrace-linux-amd64: one file that needs libc and nothing else.
 #
-#   deploy/release.sh LIBRARY VERSION
+#   deploy/release.sh LIBRARY VERSION [FOLDER]      default: dist of this checkout
 #
 # LIBRARY, a libonnxruntime.so, goes inside, packed, with the C++ libraries of
 # this machine that it needs. The binary starts on systems whose glibc is at
@@ -13,13 +13,13 @@ fail() {
 	exit 1
 }
 
-[ $# = 2 ] || fail "usage: deploy/release.sh LIBRARY VERSION"
-library=$(realpath "$1") version=$2
+[ $# = 2 ] || [ $# = 3 ] || fail "usage: deploy/release.sh LIBRARY VERSION [FOLDER]"
+library=$(realpath "$1") version=$2 folder=$(realpath -m "${3:-$(dirname "$0")/../dist}")
 [ -f "$library" ] || fail "there is no $1; make runtime fetches it"
 cd "$(dirname "$0")/.."
 
 embedded=runtime/ort/embedded
-mkdir -p $embedded dist
+mkdir -p $embedded "$folder"
 trap 'rm -f $embedded/*.zst' EXIT
 
 # pack NAME FILE: puts a library where the build tag embedort embeds it from.
@@ -33,6 +33,7 @@ for name in libstdc++.so.6 libgcc_s.so.1; do
 done
 
 go build -trimpath -tags embedort -ldflags "-s -w -X main.version=$version" \
-	-o dist/millrace-linux-amd64 ./cmd/millrace
-(cd dist && sha256sum millrace-linux-amd64 >millrace-linux-amd64.sha256)
-ls -l dist/millrace-linux-amd64 | awk '{printf "dist/millrace-linux-amd64, %.0f MB\n", $5 / 1e6}'
+	-o "$folder/millrace-linux-amd64" ./cmd/millrace
+(cd "$folder" && sha256sum millrace-linux-amd64 >millrace-linux-amd64.sha256)
+bytes=$(stat -c %s "$folder/millrace-linux-amd64")
+echo "$folder/millrace-linux-amd64, $((bytes / 1000000)) MB"

@@ -142,7 +142,9 @@ func (c *Core) admit(h *head) (*Exchange, error) {
 }
 
 func (c *Core) tooLarge() error {
-	return fmt.Errorf("%w: the body may have at most %d bytes", ErrTooLarge, c.cfg.MaxBodyBytes)
+	return fmt.Errorf("%w: the request JSON size exceeds the maximum allowed input size. "+
+		"The body may have at most %d bytes, see server.limits.body_bytes",
+		ErrTooLarge, c.cfg.MaxBodyBytes)
 }
 
 // Reserve counts n more bytes of body in. It returns ErrTooLarge when the

@@ -6,12 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -109,7 +107,7 @@ func (f *serveFlags) examine(ctx context.Context) *diagnosis {
 	d.trial(ctx)
 	if err == nil { // what else there is to say would be about settings that nobody wants
 		d.TrialCache = cfg.Repository.Trial.Cache
-		d.addresses(ctx, &cfg)
+		d.addresses(&cfg)
 		d.folders(&cfg)
 		d.limits(&cfg)
 		d.speed(&cfg)
@@ -166,7 +164,7 @@ func (d *diagnosis) trial(ctx context.Context) {
 }
 
 // addresses looks whether a server could listen.
-func (d *diagnosis) addresses(ctx context.Context, cfg *config.Config) {
+func (d *diagnosis) addresses(cfg *config.Config) {
 	for _, a := range [...]address{
 		{"http", cfg.Server.HTTP, true}, {"grpc", cfg.Server.GRPC, true},
 		{"admin", cfg.Server.Admin, true},
@@ -174,7 +172,7 @@ func (d *diagnosis) addresses(ctx context.Context, cfg *config.Config) {
 		if a.At == "" {
 			continue
 		}
-		if err := free(ctx, a.At); err != nil {
+		if err := availability(a.At); err != nil {
 			a.Free = false
 			d.fault("cannot listen for %s: %v", a.For, err)
 		}
@@ -182,22 +180,12 @@ func (d *diagnosis) addresses(ctx context.Context, cfg *config.Config) {
 	}
 }
 
-// free says why a server could not listen at an address. Unlike listen it
+// availability says why a server could not listen at an address. Unlike listen it
 // leaves the socket of a dead server where it is.
-func free(ctx context.Context, at string) error {
-	path, isUnix := strings.CutPrefix(at, unixPrefix)
-	if isUnix {
+func availability(at string) error {
+	if path, ok := strings.CutPrefix(at, unixPrefix); ok {
 		if _, err := os.Lstat(path); err == nil {
-			dialer := net.Dialer{Timeout: time.Second}
-			c, err := dialer.DialContext(ctx, "unix", path)
-			if err == nil {
-				_ = c.Close()
-				return fmt.Errorf("another server answers on %s; give another path", at)
-			}
-			if !errors.Is(err, syscall.ECONNREFUSED) {
-				return fmt.Errorf("%s is no socket that can be replaced: %w", at, err)
-			}
-			return nil
+			return abandoned(path)
 		}
 	}
 	l, err := listen(at)

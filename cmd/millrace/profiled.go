@@ -24,6 +24,8 @@ type profiled struct {
 	Line     *profile.Line   `json:"line,omitempty"` // of one run at once on one thread
 	Target   time.Duration   `json:"latency_target_ns,omitempty"`
 	Advice   []advice        `json:"advice"`
+	// Disturbed says that other programs had the cores meanwhile.
+	Disturbed bool `json:"disturbed"`
 }
 
 // advice is a setup and the settings that bring it about.
@@ -37,6 +39,7 @@ type advice struct {
 
 // conclude fits the line and chooses the settings.
 func (p *profiled) conclude() {
+	p.Disturbed = profile.Disturbed(p.Points)
 	if l, ok := profile.Fit(p.of(1, 1)); ok {
 		p.Line = &l
 	}
@@ -129,6 +132,10 @@ func (p *profiled) print(w io.Writer) error {
 	if l := p.Line; l != nil {
 		fmt.Fprintf(w, "\nA run of b rows takes about %v + b * %v, off by %.0f %% at most.\n",
 			short(l.Alpha), short(l.Beta), 100*l.Off)
+	}
+	if p.Disturbed {
+		fmt.Fprintln(w, "\nOther programs had a part of the cores meanwhile: these figures are "+
+			"too low. Stop them\nand measure again.")
 	}
 	fmt.Fprintln(w)
 	if err := p.chart(w); err != nil {

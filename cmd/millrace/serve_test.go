@@ -238,6 +238,14 @@ func TestAddresses(t *testing.T) {
 	p.status()
 	p = launch(t, args...)
 	p.ask("models").want(t, 0, "READY")
+
+	// What is no socket is somebody's file.
+	precious := write(t, filepath.Join(dir, "precious"), "text")
+	args[3] = "unix:" + precious
+	millrace(t, append([]string{"serve"}, args...)...).want(t, 1, "is there and is no socket")
+	if _, err := os.Stat(precious); err != nil {
+		t.Error("a file that is no socket is removed")
+	}
 }
 
 // TestNoStart: each reason not to start says what to do.

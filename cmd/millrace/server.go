@@ -226,14 +226,30 @@ func listen(address string) (net.Listener, error) {
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		return ln, err
 	}
-	if c, err := net.Dial("unix", path); err == nil {
-		_ = c.Close()
-		return nil, fmt.Errorf("another server answers on %s; give another path", path)
+	if err := abandoned(path); err != nil {
+		return nil, err
 	}
 	if err := os.Remove(path); err != nil {
 		return nil, fmt.Errorf("cannot remove the old socket: %w", err)
 	}
 	return net.Listen("unix", path)
+}
+
+// abandoned returns nil when a path is the socket of a server that is gone, and
+// else why it must be left alone.
+func abandoned(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if info.Mode().Type() != os.ModeSocket {
+		return fmt.Errorf("%s is there and is no socket; give another path", path)
+	}
+	if c, err := net.Dial("unix", path); err == nil {
+		_ = c.Close()
+		return fmt.Errorf("another server answers on %s; give another path", path)
+	}
+	return nil
 }
 
 // coreConfig is the part of the settings that admits and answers requests.

@@ -159,7 +159,8 @@ func TestBadInputs(t *testing.T) {
 	}
 	f(`{"name":"INPUT0","shape":5}`, "expected '[', got '5'")
 	f(`{"name":"INPUT0","shape":[4294967296,4294967296],"datatype":"INT32","data":[]}`,
-		"inputs[0].shape: tensor: impossible shape: too many elements")
+		"inputs[0].shape: tensor: impossible shape: [4294967296,4294967296] causes total element "+
+			"count to exceed maximum size of")
 	f(`{"name":"INPUT0","shape":[1099511627776],"datatype":"INT32","data":[1,2]}`,
 		"inputs[0].data has fewer elements than the 1099511627776 of shape")
 	f(`{"name":"INPUT0","shape":[3],"datatype":"INT32","data":[1,2]}`,

@@ -415,6 +415,9 @@ func (r *Request) fill(sig *tensor.Signature, p *pending) error {
 	if err != nil {
 		return fmt.Errorf("%w: inputs[%d].shape: %w", ErrBadRequest, p.index, err)
 	}
+	if _, err := tensor.ByteSize(p.datatype, p.shape); err != nil {
+		return fmt.Errorf("%w: byte size overflow for input '%s': %w", ErrBadRequest, p.name, err)
+	}
 	s := &r.scan
 	// Each element takes two bytes of JSON or more: a count that cannot be there
 	// is refused before memory is taken for it.

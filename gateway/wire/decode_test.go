@@ -344,7 +344,8 @@ func TestDecodeRaw(t *testing.T) {
 			t.Errorf("%q: %v, want %q", body, err, want)
 		}
 	}
-	bad("a raw body needs a model with 1 input, this one has 2", &simple, "")
+	bad("Raw request must only have 1 input (found 1) to be deduced but got 2 inputs in",
+		&simple, "")
 	bad("INT32 of shape [1,2] takes 8 bytes, got 7", one(tensor.Int32, -1, 2), "aaaabbb")
 	bad("INT32 of shape [1,1] takes 4 bytes, got 7", one(tensor.Int32, -1, -1), "aaaabbb")
 	bad("more than one variable-sized dimension", one(tensor.Int32, -1, -1, -1), "aaaa")

@@ -70,7 +70,8 @@ func (r *Request) ask(sig *tensor.Signature, name []byte) (int, error) {
 	}
 	word, bit := &r.asked[i/64], uint64(1)<<(i%64)
 	if *word&bit != 0 {
-		return 0, fmt.Errorf("%w: output '%s' already exists in request", ErrBadRequest, name)
+		return 0, fmt.Errorf("%w: Duplicate output name '%s' is not allowed in a request: "+
+			"output '%s' already exists in request", ErrBadRequest, name, name)
 	}
 	*word |= bit
 	return i, nil
@@ -138,7 +139,7 @@ func (r *Request) takeBlobs(sig *tensor.Signature, blobs []byte, binary bool) er
 func (r *Request) takeBlob(t *tensor.Tensor, data []byte) error {
 	t.Data = data
 	if err := t.Check(); err != nil {
-		return fmt.Errorf("%w: input '%s': %w", ErrBadRequest, t.Name, err)
+		return r.misfit(t, err)
 	}
 	if t.Datatype == tensor.Bool {
 		for i, b := range data {
@@ -157,6 +158,20 @@ func (r *Request) takeBlob(t *tensor.Tensor, data []byte) error {
 	return nil
 }
 
+// misfit says that an input's data does not have the size that its shape asks
+// for, in the words that Triton's clients know.
+func (r *Request) misfit(t *tensor.Tensor, err error) error {
+	want, overflow := tensor.ByteSize(t.Datatype, t.Shape)
+	switch {
+	case overflow != nil:
+		return fmt.Errorf("%w: byte size overflow for input '%s': %w", ErrBadRequest, t.Name, err)
+	case t.Datatype == tensor.Bytes:
+		return fmt.Errorf("%w: input '%s': %w", ErrBadRequest, t.Name, err)
+	}
+	return fmt.Errorf("%w: input byte size mismatch for input '%s' for model '%s'. "+
+		"Expected %d, got %d: %w", ErrBadRequest, t.Name, r.model, want, len(t.Data), err)
+}
+
 // DecodeRaw reads a body that is the data of the model's only input, as one
 // row; all outputs are asked for as blobs. A BYTES body is one string without
 // its length.
@@ -164,8 +179,8 @@ func DecodeRaw(r *Request, sig *tensor.Signature, body []byte) error {
 	r.begin(sig)
 	r.BinaryOutput = true
 	if len(sig.Inputs) != 1 {
-		return fmt.Errorf("%w: a raw body needs a model with 1 input, this one has %d",
-			ErrBadRequest, len(sig.Inputs))
+		return fmt.Errorf("%w: Raw request must only have 1 input (found 1) to be deduced "+
+			"but got %d inputs in model '%s'", ErrBadRequest, len(sig.Inputs), sig.Model)
 	}
 	spec := &sig.Inputs[0]
 	t := &r.Inputs[0]

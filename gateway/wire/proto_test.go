@@ -264,7 +264,8 @@ func TestBadProto(t *testing.T) {
 		"inputs[0].shape is not encoded as integers")
 	f(ints, x(inName, "x", inDatatype, "INT32", inShape, "\x80"), "not valid protobuf")
 	big := "\x80\x80\x80\x80\x10"
-	f(ints, x(inName, "x", inDatatype, "INT32", inShape, big+big), "too many elements")
+	f(ints, x(inName, "x", inDatatype, "INT32", inShape, big+big),
+		"causes total element count to exceed maximum size of")
 	f(ints, x(inName, "x", inDatatype, "INT32", inShape, 1<<62), "byte size overflows")
 	f(ints, x(inName, "x", inDatatype, "INT32"), "INT32 of shape [] takes 4 bytes, got 0")
 	f(ints, x(inName, "x", inParameters, raw(1, "shared_memory_region")),

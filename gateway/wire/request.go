@@ -36,6 +36,7 @@ type Request struct {
 	TimeoutMicros uint64 // 0 is none
 	Sequence      bool   // a sequence_id was given
 
+	model  string
 	shapes []int64 // memory of the inputs' shapes
 	scan   scanner
 	blobs  []blob
@@ -71,6 +72,7 @@ func (r *Request) Reset() {
 
 // begin makes room for the inputs of a signature, all left out.
 func (r *Request) begin(sig *tensor.Signature) {
+	r.model = sig.Model
 	r.Inputs = slices.Grow(r.Inputs[:0], len(sig.Inputs))[:len(sig.Inputs)]
 	for i := range r.Inputs {
 		r.Inputs[i] = tensor.Tensor{Name: sig.Inputs[i].Name}

@@ -92,15 +92,14 @@ func (r *Repository) loadFrom(ctx context.Context, name string, s *source) error
 // find reads the folder of a model. s may be nil.
 func (r *Repository) find(name string, s *source) (layout.Folder, error) {
 	roots := r.opts.Repositories
-	if s != nil && s.root != "" {
+	if s == nil {
+		s = new(source)
+	}
+	if s.root != "" {
 		roots = []string{s.root}
 	}
 	for _, root := range roots {
-		f, ok := layout.Find(root, name)
-		if ok && s != nil && s.config != nil {
-			return layout.ScanConfigured(root, name, s.config), nil
-		}
-		if ok {
+		if f, ok := layout.Find(root, name, s.config); ok || s.root != "" {
 			return f, nil
 		}
 	}
@@ -230,7 +229,7 @@ func (r *Repository) Configure(ctx context.Context, models map[string]Settings) 
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		if r.opts.Mode == ModeExplicit && !r.asked(name) {
+		if r.opts.Mode == ModeExplicit && r.sources[name] == nil {
 			continue
 		}
 		f, err := r.find(name, r.sources[name])

@@ -87,6 +87,7 @@ func (r *Repository) assemble(p *plan, v layout.VersionDir, session *ort.Session
 	if err := result.decide(cfg, sig, claimed); err != nil {
 		return nil, err
 	}
+	sig.Model = p.Name
 	b, err := batch.New(batchConfig(cfg, r.opts.Defaults.Batch), sig, engine{session})
 	if err != nil {
 		return nil, err

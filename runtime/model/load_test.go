@@ -99,6 +99,35 @@ func TestStartup(t *testing.T) {
 	}
 }
 
+// TestUnloadStays: new settings do not load what was unloaded.
+func TestUnloadStays(t *testing.T) {
+	root := t.TempDir()
+	write(t, filepath.Join(root, "m", "model.onnx"), addModel(1))
+	write(t, filepath.Join(root, "n", "net.onnx"), addModel(2))
+	r := open(t, root, func(o *Options) { o.Mode, o.Startup = ModeExplicit, []string{"*"} })
+	if index(r, "m") != "1 READY" {
+		t.Errorf("the index is %v", r.Index(false))
+	}
+	two := 2
+	configure := func(want string) {
+		t.Helper()
+		two++
+		size := two
+		r.Configure(context.Background(), map[string]Settings{"m": {MaxBatchSize: &size}})
+		eventually(t, 5*time.Second, want, func() bool { return index(r, "m") == want })
+	}
+	configure("1 READY")
+	if err := r.Unload(context.Background(), "m"); err != nil {
+		t.Fatal(err)
+	}
+	configure("1 UNAVAILABLE (unloaded)")
+	// A configuration may say what makes a folder a model.
+	if got := load(r, "n", LoadOptions{
+		Config: []byte(`{"default_model_filename": "net.onnx"}`)}); got != "" {
+		t.Error(got)
+	}
+}
+
 // uploader loads models from files that come with the request.
 type uploader struct {
 	*testing.T

@@ -28,7 +28,7 @@ type Repository struct {
 	looks     uint64             // how often the folders were looked at
 	unsettled bool               // the last look met files that still change
 	doubled   map[string]bool    // models that are in two repositories
-	sources   map[string]*source // models asked for by name in ModeExplicit; "*" is all
+	sources   map[string]*source // models asked for in ModeExplicit; "*" is all, at the start
 
 	mu     sync.Mutex
 	states map[key]entry // Guarded by mu.

@@ -52,12 +52,17 @@ func (r *Repository) look(ctx context.Context) (settled bool, err error) {
 		return true, err
 	}
 	there := make(map[string]bool)
+	_, all := r.sources["*"]
+	delete(r.sources, "*") // from here on what is unloaded stays so
 	for _, f := range folders {
 		there[f.Name] = true
 		if ctx.Err() != nil {
 			return true, ctx.Err()
 		}
-		if r.opts.Mode == ModeExplicit && !r.asked(f.Name) {
+		if all && r.sources[f.Name] == nil {
+			r.sources[f.Name] = new(source)
+		}
+		if r.opts.Mode == ModeExplicit && r.sources[f.Name] == nil {
 			r.known(f.Name)
 			continue
 		}
@@ -66,7 +71,7 @@ func (r *Repository) look(ctx context.Context) (settled bool, err error) {
 		}
 	}
 	for name, s := range r.sources {
-		if name != "*" && s.config == nil && !there[name] && len(r.Versions(name)) == 0 {
+		if s.config == nil && !there[name] && len(r.Versions(name)) == 0 {
 			r.faulty(name, errNoFolder)
 		}
 	}
@@ -106,11 +111,6 @@ func (r *Repository) scan() ([]layout.Folder, error) {
 	}
 	r.doubled = doubled
 	return all, nil
-}
-
-// asked says whether a model is to be loaded in ModeExplicit.
-func (r *Repository) asked(name string) bool {
-	return r.sources[name] != nil || r.sources["*"] != nil
 }
 
 // syncFolder loads what is new in a folder and retires what is not wanted any

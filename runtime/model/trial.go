@@ -162,7 +162,15 @@ func (r *trialResult) decide(cfg *configpb.ModelConfig, sig *tensor.Signature,
 		layout.SetOutputAxes(cfg, sig, r.OutputAxes)
 	case !claimed:
 		layout.DropBatching(cfg, sig)
-	case r.Ran:
+	case !r.Ran:
+		for _, out := range sig.Outputs {
+			if out.BatchAxis < 0 {
+				return fmt.Errorf("max_batch_size is %d, but the shape of output %q does not tell "+
+					"its batch axis, and the model could not be run on made-up inputs: "+
+					"set max_batch_size: 0", sig.MaxBatchSize, out.Name)
+			}
+		}
+	default:
 		return fmt.Errorf("max_batch_size is %d, but two rows in one run give other answers than "+
 			"in two runs: set max_batch_size: 0", sig.MaxBatchSize)
 	}

@@ -198,7 +198,11 @@ func (v *Version) check(inputs []tensor.Tensor) (int, error) {
 
 func (v *Version) missing(inputs []tensor.Tensor) error {
 	var got, missing []string
+	required := 0
 	for i := range v.sig.Inputs {
+		if !v.sig.Inputs[i].Optional {
+			required++
+		}
 		name := "'" + v.sig.Inputs[i].Name + "'"
 		if inputs[i].Datatype != tensor.Invalid {
 			got = append(got, name)
@@ -206,8 +210,12 @@ func (v *Version) missing(inputs []tensor.Tensor) error {
 			missing = append(missing, name)
 		}
 	}
-	return fmt.Errorf("%w: expected %d inputs but got %d inputs for model '%s'. "+
+	expected := fmt.Sprintf("%d inputs", len(v.sig.Inputs))
+	if required < len(v.sig.Inputs) {
+		expected = fmt.Sprintf("number of inputs between %d and %d", required, len(v.sig.Inputs))
+	}
+	return fmt.Errorf("%w: expected %s but got %d inputs for model '%s'. "+
 		"Got input(s) [%s], but missing required input(s) [%s]. "+
-		"Please provide all required input(s)", ErrBadInput,
-		len(v.sig.Inputs), len(got), v.name, strings.Join(got, ","), strings.Join(missing, ","))
+		"Please provide all required input(s).", ErrBadInput,
+		expected, len(got), v.name, strings.Join(got, ","), strings.Join(missing, ","))
 }

@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// clutter matches what messages begin with and people have no use for: the
-// code, which [Error] has, and the place in ONNX Runtime's own source, which is
-// a file and line and the name of a C++ function or all of its declaration.
-var clutter = regexp.MustCompile(`^(?:\[ONNXRuntimeError\] : \d+ : \w+ : |` +
-	`\S*\.(?:h|cc|cpp):\d+ (?:[^()]*::[^()]*\(.*?\)(?: const)?(?: \[with .*?\])? |\w+ )?)+`)
+// clutter matches what people have no use for: the code, which [Error] has, and
+// places in ONNX Runtime's own source, which are a file and line and the name
+// of a C++ function or all of its declaration.
+var clutter = regexp.MustCompile(`\[ONNXRuntimeError\] : \d+ : \w+ : |` +
+	`\S*\.(?:h|cc|cpp):\d+ (?:[^()]*::[^()]*\(.*?\)(?: const)?(?: \[with .*?\])? |\w+ )?`)
 
 // message makes what ONNX Runtime says one line of text for people.
 func message(text string) string {

@@ -111,8 +111,8 @@ func TestArenaIsCollected(t *testing.T) {
 	before := mapped(t)
 	for range n {
 		type owner struct {
-			before int
-			mem    tensor.Arena
+			_   int // the arena does not stand at the beginning
+			mem tensor.Arena
 		}
 		o := new(owner)
 		alloc(t, &o.mem, size)

@@ -30,7 +30,8 @@ func Elements(shape []int64) (int64, error) {
 		}
 		hi, lo := bits.Mul64(n, uint64(d))
 		if hi != 0 || lo > math.MaxInt64 {
-			return 0, fmt.Errorf("%w: too many elements in %s", ErrShape, FormatShape(shape))
+			return 0, fmt.Errorf("%w: %s causes total element count to exceed maximum size of %d",
+				ErrShape, FormatShape(shape), int64(math.MaxInt64))
 		}
 		n = lo
 	}

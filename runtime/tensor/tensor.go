@@ -38,6 +38,7 @@ type Spec struct {
 
 // Signature is what a model takes and gives. It is immutable once built.
 type Signature struct {
+	Model   string // its name, for error texts
 	Inputs  []Spec
 	Outputs []Spec
 	// MaxBatchSize is the most rows a request may have along the batch axis;

@@ -149,7 +149,7 @@ func TestCheck(t *testing.T) {
 	f("INT16 of shape [2] takes 4 bytes, got 3", tensor.Int16, "abc", 2)
 	f("takes 4 bytes, got 5", tensor.FP32, "abcde")
 	f("negative dimension -1", tensor.FP32, "", -1)
-	f("too many elements", tensor.Bytes, "", 1<<40, 1<<40)
+	f("causes total element count to exceed maximum size of", tensor.Bytes, "", 1<<40, 1<<40)
 	f("byte size overflows", tensor.FP64, "", 1<<62)
 	f("has no size", tensor.Invalid, "", 1)
 

@@ -125,7 +125,7 @@ func (m *Maker) makeUp(s *tensor.Spec, rows int64) (tensor.Tensor, error) {
 		t.Shape = []int64{} // a scalar's shape is [] in JSON
 	}
 	if slices.Contains(t.Shape, -1) {
-		return t, fmt.Errorf("%w: input %q has the shape %s with more variable dimensions than "+
+		return t, fmt.Errorf("%w: input %q has the shape %s, with variable dimensions beside "+
 			"the rows; say how large they are by --shape %s=%s", ErrShape, s.Name,
 			tensor.FormatShape(s.Shape), s.Name, example(t.Shape))
 	}

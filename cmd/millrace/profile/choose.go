@@ -2,6 +2,7 @@ package profile
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -70,4 +71,21 @@ func Choose(points []Point, target time.Duration) (best Point, ok bool) {
 		}
 	}
 	return best, top > 0
+}
+
+// quiet is the share of their cores that runs have on a machine that does
+// nothing else; the clock and the kernel take the rest.
+const quiet = 0.9
+
+// Disturbed says whether other programs had a part of the cores while the
+// points were measured: the typical point's share tells.
+func Disturbed(points []Point) bool {
+	var shares []float64
+	for _, p := range points {
+		if p.Threads == 1 {
+			shares = append(shares, p.CPU)
+		}
+	}
+	slices.Sort(shares)
+	return len(shares) > 0 && shares[len(shares)/2] < quiet
 }

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/millrace-ml/millrace/runtime/ort"
 	"github.com/millrace-ml/millrace/runtime/tensor"
 )
@@ -30,6 +32,10 @@ type Point struct {
 	Time          time.Duration `json:"run_ns"` // of a run, the median
 	RowsPerSecond float64       `json:"rows_per_second"`
 	Samples       int           `json:"samples"` // runs that were timed
+	// CPU is the part of the time for which the runs had their cores, 0 to 1.
+	// Below 1 other programs had them. It says nothing of runs on many threads,
+	// which wait for each other.
+	CPU float64 `json:"cpu_share"`
 }
 
 // Config says what is measured.
@@ -121,8 +127,10 @@ func (p *Point) measure(ctx context.Context, s *ort.Session, inputs []tensor.Ten
 		})
 	}
 	warm.Wait()
+	before, began := cpuTime(), time.Now()
 	close(start)
 	wait.Wait()
+	p.CPU = float64(cpuTime()-before) / float64(time.Since(began)) / float64(p.Runs)
 	if fault != nil {
 		return fault
 	}
@@ -130,6 +138,15 @@ func (p *Point) measure(ctx context.Context, s *ort.Session, inputs []tensor.Ten
 	p.Samples, p.Time = len(times), times[len(times)/2]
 	p.RowsPerSecond = rate * float64(p.Rows)
 	return nil
+}
+
+// cpuTime returns the CPU time that this process has used.
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // loop runs the model until the instant that begin returns, once it is warm.

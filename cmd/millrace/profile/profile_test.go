@@ -73,6 +73,23 @@ func TestChoose(t *testing.T) {
 	f(nil, 0, 0, false)
 }
 
+func TestDisturbed(t *testing.T) {
+	f := func(want bool, threads int, shares ...float64) {
+		t.Helper()
+		var list []Point
+		for _, share := range shares {
+			list = append(list, Point{Setup: Setup{1, 1, threads}, CPU: share})
+		}
+		if Disturbed(list) != want {
+			t.Errorf("disturbed by %v is not %v", shares, want)
+		}
+	}
+	f(false, 1, 1, 0.99, 0.5)
+	f(true, 1, 0.7, 0.8, 1)
+	f(false, 2, 0.5)
+	f(false, 1)
+}
+
 // session loads a sample model.
 func session(t *testing.T) *ort.Session {
 	t.Helper()
@@ -110,7 +127,8 @@ func TestMeasure(t *testing.T) {
 	}
 	for i, want := range []Setup{{1, 1, 1}, {1, 2, 1}, {64, 1, 1}, {64, 2, 1}} {
 		p := got[i]
-		if p.Setup != want || p.Time <= 0 || p.Samples < minRuns*p.Runs || p.RowsPerSecond <= 0 {
+		if p.Setup != want || p.Time <= 0 || p.Samples < minRuns*p.Runs || p.RowsPerSecond <= 0 ||
+			p.CPU <= 0 {
 			t.Errorf("point %d is %+v", i, p)
 		}
 	}

@@ -74,7 +74,8 @@ func fullOutputs(cfg *configpb.ModelConfig, outputs []tensor.Spec) bool {
 // candidateAxes sets the batch axis of each input and output to where it may
 // be: axis 0 where it varies, else the only axis that does, or the one of the
 // same symbolic name; scalars among the inputs have none. It returns false,
-// and sets none, when an input or output leaves no candidate.
+// and sets none, when an input leaves no candidate. An output that leaves none
+// has -1: a run has to show its axis.
 func candidateAxes(sig *tensor.Signature) bool {
 	name := ""
 	for i := range sig.Inputs {
@@ -96,9 +97,7 @@ func candidateAxes(sig *tensor.Signature) bool {
 	}
 	for i := range sig.Outputs {
 		s := &sig.Outputs[i]
-		if s.BatchAxis = candidate(s, name); s.BatchAxis < 0 {
-			ok = false
-		}
+		s.BatchAxis = candidate(s, name)
 	}
 	if !ok {
 		for _, specs := range [][]tensor.Spec{sig.Inputs, sig.Outputs} {

@@ -61,13 +61,15 @@ func TestCandidateAxes(t *testing.T) {
 	f("x FP32 n,4", "y FP32 n,2", true, 0, 0)
 	f("x FP32 ?,4", "y FP32 ?,2", true, 0, 0)
 	f("x FP32 3,4", "y FP32 3,2", false, -1, -1)
-	f("x FP32 n,4", "y FP32 1", false, -1, -1)
+	f("x FP32 n,4", "y FP32 1", true, 0, -1)
+	f("x FP32 n,4", "y FP32", true, 0, -1)
 	f("x FP32 n,4; k INT64", "y FP32 n", true, 0, -1, 0)      // a scalar is equal for all
 	f("x FP32 n,4; k INT64 3", "y FP32 n", false, -1, -1, -1) // a vector may not be
 	f("x FP32 n,t; h FP32 2,n,8", "y FP32 n,t", true, 0, 1, 0)
 	f("x FP32 4,?", "y FP32 ?", true, 1, 0)
 	f("x FP32 4,?,?", "y FP32 ?", false, -1, -1)
 	f("k INT64", "y FP32 ?", false, -1, -1)
+	f("x FP32 n,4", "y FP32 5,?,?", true, 0, -1)
 }
 
 func TestComplete(t *testing.T) {

@@ -79,8 +79,7 @@ func Scan(root string) ([]Folder, error) {
 			return nil, fmt.Errorf("%w: more than %d models in one repository", ErrLayout,
 				maxFolders)
 		}
-		if f := ScanFolder(root, e.Name()); len(f.Versions) > 0 || f.Config != nil ||
-			f.Fault != nil {
+		if f := ScanFolder(root, e.Name()); f.isModel() {
 			folders = append(folders, f)
 		}
 	}
@@ -92,12 +91,26 @@ func isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// Find reads the model folder of that name; ok is false when there is none.
-func Find(root, name string) (f Folder, ok bool) {
+// Find reads the model folder of that name, with a configuration in JSON in
+// place of its config.pbtxt unless that is nil; ok is false when there is none.
+func Find(root, name string, config []byte) (f Folder, ok bool) {
 	if !validName.MatchString(name) || !isDir(filepath.Join(root, name)) {
 		return f, false
 	}
-	return ScanFolder(root, name), true
+	if config == nil {
+		f = ScanFolder(root, name)
+		return f, f.isModel()
+	}
+	f = scan(root, name, func(f *Folder) {
+		f.Config, f.Warnings, f.Fault = ParseConfigJSON(config)
+		f.check("config", config)
+	})
+	return f, len(f.Versions) > 0 || f.Fault != nil
+}
+
+// isModel tells a model folder from one that just lies there.
+func (f *Folder) isModel() bool {
+	return len(f.Versions) > 0 || f.Config != nil || f.Fault != nil
 }
 
 // ScanFolder reads one model folder. What is wrong with it is in Fault.
@@ -112,15 +125,6 @@ func ScanFolder(root, name string) Folder {
 	return scan(root, name, func(f *Folder) {
 		f.Config, f.Warnings, f.Fault = ParseConfig(text)
 		f.check("config.pbtxt", text)
-	})
-}
-
-// ScanConfigured reads one model folder with a configuration in JSON in place
-// of its config.pbtxt.
-func ScanConfigured(root, name string, config []byte) Folder {
-	return scan(root, name, func(f *Folder) {
-		f.Config, f.Warnings, f.Fault = ParseConfigJSON(config)
-		f.check("config", config)
 	})
 }
 

@@ -104,11 +104,12 @@ func TestScan(t *testing.T) {
 	}
 	find := func(name string, want bool) {
 		t.Helper()
-		if _, ok := Find(root, name); ok != want {
+		if _, ok := Find(root, name, nil); ok != want {
 			t.Errorf("the folder %q is found: %v", name, ok)
 		}
 	}
 	find("a", true)
+	find("notes", false)
 	find("model.onnx", false)
 	find("..", false)
 	find("../"+filepath.Base(root)+"/a", false)
@@ -236,4 +237,28 @@ func FuzzCheckModel(f *testing.F) {
 			t.Errorf("the error tells a path: %v", err)
 		}
 	})
+}
+
+// TestLinkedVersion: a version folder that is a link is what it leads to.
+func TestLinkedVersion(t *testing.T) {
+	root := t.TempDir()
+	write(t, filepath.Join(root, "m", "1", "model.onnx"), "x")
+	write(t, filepath.Join(root, "m", "2", "model.onnx"), "yy")
+	for link, target := range map[string]string{"first": "1", "last": "2"} {
+		if err := os.Symlink(target, filepath.Join(root, "m", link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	digests := make(map[string]string)
+	for _, v := range ScanFolder(root, "m").Versions {
+		digest, err := Digest(v.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		digests[v.Version] = digest + v.Fingerprint
+	}
+	if digests["first"] != digests["1"] || digests["last"] != digests["2"] ||
+		digests["first"] == digests["last"] || len(digests) != 4 {
+		t.Errorf("the digests are %v", digests)
+	}
 }
