@@ -218,7 +218,7 @@ func (c *conn) readBody(p *poller) verdict {
 func (c *conn) submit(p *poller) verdict {
 	x := c.x
 	x.Deadline(int64(c.head.timeout) * 1_000_000)
-	err := c.decode(x)
+	err := c.lane.core.decode(x, x.body, c.head.json)
 	if err == nil {
 		v := x.Version
 		if err = c.lane.core.submit(x, c); err == nil {
@@ -229,20 +229,6 @@ func (c *conn) submit(p *poller) verdict {
 	c.x = nil
 	c.answer(x, err)
 	return proceed
-}
-
-// decode makes tensors of the body.
-func (c *conn) decode(x *Exchange) (err error) {
-	defer c.catch(&err)
-	return x.decode(x.body, c.head.json)
-}
-
-// catch makes an error of a panic, which would end the process.
-func (c *conn) catch(err *error) {
-	if fault := recover(); fault != nil {
-		c.lane.log.Error("handler panicked", "panic", fault)
-		*err = ErrPanic
-	}
 }
 
 // Finished answers the request that was submitted.
@@ -286,7 +272,7 @@ const headRoom = 256
 
 // encode returns the answer, in memory of the Exchange.
 func (c *conn) encode(x *Exchange) (answer []byte, err error) {
-	defer c.catch(&err)
+	defer c.lane.core.catch(&err)
 	var room [headRoom]byte
 	nullNaN := c.lane.core.cfg.NullNaN
 	out, jsonLen, err := wire.Append(append(x.out[:0], room[:]...), &x.Request, &x.Answer, nullNaN)

@@ -19,23 +19,12 @@ import (
 
 // control answers everything but infer.
 func (h *HTTP) control(ctx *fasthttp.RequestCtx, p *target) error {
-	get := ctx.IsGet() || ctx.IsHead()
-	switch p.action {
-	case actionIndex, actionLoad, actionUnload:
-		if !ctx.IsPost() {
-			return ErrMethod
-		}
-	case actionLogging:
-		if !get && !ctx.IsPost() {
-			return ErrMethod
-		}
-	case actionUnsupported:
+	if p.action == actionUnsupported {
 		return fmt.Errorf("%w: shared memory, trace settings, generate and named repositories",
 			ErrUnsupported)
-	default:
-		if !get {
-			return ErrMethod
-		}
+	}
+	if err := allow(ctx, p.action); err != nil {
+		return err
 	}
 	switch p.action {
 	case actionServerMetadata:
@@ -60,6 +49,31 @@ func (h *HTTP) control(ctx *fasthttp.RequestCtx, p *target) error {
 		return reply(ctx, map[string]any{"model_stats": all})
 	}
 	return h.model(ctx, p)
+}
+
+// allow returns ErrMethod, and says what may be sent instead, for a verb that is
+// not one of the action's. The index may be got as well as posted: what only
+// reads is what people try with a browser first.
+func allow(ctx *fasthttp.RequestCtx, a action) error {
+	get, post := true, false
+	switch a {
+	case actionInfer, actionLoad, actionUnload:
+		get, post = false, true
+	case actionIndex, actionLogging:
+		post = true
+	}
+	if get && (ctx.IsGet() || ctx.IsHead()) || post && ctx.IsPost() {
+		return nil
+	}
+	verbs := make([]string, 0, 3)
+	if get {
+		verbs = append(verbs, "GET", "HEAD")
+	}
+	if post {
+		verbs = append(verbs, "POST")
+	}
+	ctx.Response.Header.Set("Allow", strings.Join(verbs, ", "))
+	return ErrMethod
 }
 
 // model answers what is asked of one model.
@@ -181,7 +195,8 @@ func (h *HTTP) index(ctx *fasthttp.RequestCtx, body []byte) error {
 	}
 	if len(body) > 0 {
 		if err := json.Unmarshal(body, &ask); err != nil {
-			return fmt.Errorf("%w: %v; \"ready\" must be true or false", wire.ErrBadRequest, err)
+			return fmt.Errorf("%w: Invalid value for 'ready': expected a boolean, in an object",
+				wire.ErrBadRequest)
 		}
 	}
 	type line struct {

@@ -190,11 +190,20 @@ func (x *Exchange) Deadline(after int64) {
 
 // decode makes tensors of a body whose JSON part has jsonLen bytes: -1 for
 // all, 0 for a raw body.
-func (x *Exchange) decode(body []byte, jsonLen int) error {
+func (c *Core) decode(x *Exchange, body []byte, jsonLen int) (err error) {
+	defer c.catch(&err)
 	if jsonLen == 0 {
 		return wire.DecodeRaw(&x.Request, x.Version.Signature(), body)
 	}
 	return wire.Decode(&x.Request, x.Version.Signature(), body, jsonLen)
+}
+
+// catch is deferred: it makes an error of a panic, which would end the process.
+func (c *Core) catch(err *error) {
+	if fault := recover(); fault != nil {
+		c.log.Error("handler panicked", "panic", fault)
+		*err = ErrPanic
+	}
 }
 
 // Infer runs the decoded request. When it returns nil, x.Answer is set.

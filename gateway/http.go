@@ -149,8 +149,8 @@ func (h *HTTP) handle(ctx *fasthttp.RequestCtx) {
 		return
 	}
 	if p.action == actionInfer {
-		if !ctx.IsPost() {
-			h.fail(ctx, ErrMethod)
+		if err := allow(ctx, p.action); err != nil {
+			h.fail(ctx, err)
 			return
 		}
 		h.infer(ctx, &p)

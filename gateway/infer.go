@@ -61,7 +61,7 @@ func (h *HTTP) exchange(ctx *fasthttp.RequestCtx, x *Exchange) error {
 	if err != nil {
 		return err
 	}
-	if err := x.decode(body, jsonLen); err != nil {
+	if err := h.core.decode(x, body, jsonLen); err != nil {
 		return err
 	}
 	if err := h.core.Infer(x); err != nil {
@@ -160,7 +160,8 @@ func isTimeout(err error) bool {
 }
 
 // answer encodes the outputs into the response.
-func (h *HTTP) answer(ctx *fasthttp.RequestCtx, x *Exchange) error {
+func (h *HTTP) answer(ctx *fasthttp.RequestCtx, x *Exchange) (err error) {
+	defer h.core.catch(&err)
 	body := ctx.Response.SwapBody(nil)
 	body, jsonLen, err := wire.Append(body[:0], &x.Request, &x.Answer, h.core.cfg.NullNaN)
 	ctx.Response.SwapBody(body)

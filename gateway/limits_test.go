@@ -52,40 +52,42 @@ func (c *client) dribble(request string) {
 // TestSlowClients sends heads and bodies that never end, as well as nothing.
 func TestSlowClients(t *testing.T) {
 	s := serve(t, model.ModeNone, sampleModels, shortTimes)
-	for _, w := range s.ways() {
-		f := func(at string, rest string) {
-			t.Helper()
-			c := connect(t, w)
-			began := time.Now()
-			if _, err := io.WriteString(c.Conn, at); err != nil {
-				t.Fatal(err)
+	whole := raw(simplePath, "", simpleBody)
+	head := strings.Index(whole, "\r\n\r\n") + 4
+	zip := raw(simplePath, "Content-Encoding: gzip\r\n", simpleBody)
+	chunks := "POST " + simplePath + " HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+	type slow struct{ at, rest string }
+	t.Run("all", func(t *testing.T) { // ends when all have
+		for _, w := range s.ways() {
+			for i, r := range []slow{
+				{"", whole}, {whole[:40], whole[40:]}, {whole[:head], whole[head:]},
+				{zip[:head+24], zip[head+24:]}, {chunks, strings.Repeat("1\r\n \r\n", 1000)},
+			} {
+				t.Run(fmt.Sprint(w.name, i), func(t *testing.T) {
+					t.Parallel()
+					c := connect(t, w)
+					if _, err := io.WriteString(c.Conn, r.at); err != nil {
+						t.Fatal(err)
+					}
+					c.dribble(r.rest)
+					resp, body := c.receive("POST")
+					if resp.StatusCode != 408 || !resp.Close {
+						t.Errorf("%.80q is answered with %d: %s", r.at, resp.StatusCode, body)
+					}
+					wantError(t, body, "in time")
+					c.wantGoodEnd(resp)
+				})
 			}
-			c.dribble(rest)
-			resp, body := c.receive("POST")
-			if took := time.Since(began); took > 5*time.Second {
-				t.Errorf("%s: it took %v", w.name, took)
-			}
-			if resp.StatusCode != 408 || !resp.Close {
-				t.Errorf("%s: %.80q is answered with %d: %s", w.name, at, resp.StatusCode, body)
-			}
-			wantError(t, body, "in time")
-			c.wantGoodEnd(resp)
+			t.Run(w.name, func(t *testing.T) {
+				t.Parallel()
+				c := connect(t, w) // says nothing
+				rest, err := io.ReadAll(c)
+				if err != nil || len(rest) > 0 && !bytes.HasPrefix(rest, []byte("HTTP/1.1 408 ")) {
+					t.Errorf("an idle connection is told %q, %v", rest, err)
+				}
+			})
 		}
-		whole := raw(simplePath, "", simpleBody)
-		head := strings.Index(whole, "\r\n\r\n") + 4
-		f("", whole)
-		f(whole[:40], whole[40:])
-		f(whole[:head], whole[head:])
-		zip := raw(simplePath, "Content-Encoding: gzip\r\n", simpleBody)
-		f(zip[:head+24], zip[head+24:])
-		f("POST "+simplePath+" HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n",
-			strings.Repeat("1\r\n \r\n", 1000))
-		c := connect(t, w) // says nothing
-		rest, err := io.ReadAll(c)
-		if err != nil || len(rest) > 0 && !bytes.HasPrefix(rest, []byte("HTTP/1.1 408 ")) {
-			t.Errorf("%s: an idle connection is told %q, %v", w.name, rest, err)
-		}
-	}
+	})
 	wantNothingLeft(t, s)
 }
 

@@ -39,12 +39,14 @@ type settings struct {
 	core gateway.Config
 	grpc millgrpc.Config
 	mode model.Mode
+	dir  string // model repository
 }
 
 // serve serves the sample models until the test ends.
 func serve(t *testing.T, set func(*settings)) *server {
 	t.Helper()
-	cfg := settings{gateway.DefaultConfig(), millgrpc.DefaultConfig(), model.ModeNone}
+	cfg := settings{gateway.DefaultConfig(), millgrpc.DefaultConfig(), model.ModeNone,
+		"../../configs/models"}
 	if set != nil {
 		set(&cfg)
 	}
@@ -58,7 +60,7 @@ func serve(t *testing.T, set func(*settings)) *server {
 		t.Fatal(err)
 	}
 	models, err := model.Open(context.Background(), model.Options{
-		Runtime: rt, Repositories: []string{"../../configs/models"}, Mode: cfg.mode,
+		Runtime: rt, Repositories: []string{cfg.dir}, Mode: cfg.mode,
 		Startup: []string{"simple", "simple_string", "mlp", "digits", "digits_fp16"},
 		Trial:   model.DefaultTrialConfig(), Defaults: model.DefaultDefaults(), Logger: log,
 	})
