@@ -31,7 +31,7 @@ func DefaultHTTPConfig() HTTPConfig {
 	return HTTPConfig{
 		HeaderBytes: 16 << 10, Connections: 16 << 10,
 		ReadTimeout: time.Minute, IdleTimeout: 5 * time.Minute,
-		Pollers: runtime.GOMAXPROCS(0),
+		Pollers: runtime.NumCPU(),
 	}
 }
 

@@ -42,8 +42,10 @@ type lane struct {
 
 	pollers  sync.WaitGroup
 	watched  atomic.Bool   // a poller waits for events
-	parked   atomic.Int32  // pollers that wait to be recruited
+	working  atomic.Int32  // pollers that are not parked
 	recruits chan struct{} // wakes a parked poller
+	// No poller is recruited before restUntil, as batch.Now; rest is how long that was.
+	restUntil, rest atomic.Int64
 
 	mu    sync.Mutex
 	free  []int32              // slots that are not in use

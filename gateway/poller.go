@@ -12,16 +12,22 @@ import (
 
 // poller is one goroutine of the lane. At most one waits for events at a time,
 // the others are parked: a core that has nothing to do stays with the clients'
-// and the model's threads. More pollers work when one is not enough: see
-// busyFor, and attend for slow models.
+// and the model's threads. More pollers work when one is not enough: see busyFor.
 type poller struct {
 	lane    *lane
 	events  [maxEvents]unix.EpollEvent
 	buf     []byte           // memory for what is read of a connection
 	ready   []*conn          // memory for what is taken of lane.ready
 	touched []*model.Version // have got requests in this round
-	since   int64            // when the work without a pause began, as batch.Now; 0 for none
 	misses  int              // looks in a row that found nothing; see look
+	busy    spell
+}
+
+// spell is a time of work without a pause.
+type spell struct {
+	since    int64 // as batch.Now; 0 for none
+	switches int64 // the thread's involuntary ones at its last look, -1 before
+	over     bool  // the poller is one too many
 }
 
 const (
@@ -29,88 +35,130 @@ const (
 	maxEvents = 64
 	// readBytes is the size of a poller's buffer; larger bodies are read in place.
 	readBytes = 64 << 10
-	// busyFor is how long a poller works without a pause before another one helps.
+	// busyFor is how long a poller works without a pause before it asks itself
+	// whether another one should help, or whether it is one too many.
 	busyFor = 300 * time.Microsecond
+	// After a poller was one too many none helps for a time, which doubles from
+	// the one to the other.
+	firstRest, lastRest = 10 * time.Millisecond, time.Second
 )
 
 // spawn starts one more poller.
 func (l *lane) spawn() {
+	l.working.Add(1)
 	l.pollers.Go(func() {
 		p := &poller{lane: l, buf: make([]byte, max(readBytes, l.cfg.HeaderBytes))}
 		for !l.stopped.Load() {
-			n, ok := p.wait()
-			if !ok {
-				break
-			}
-			p.serve(n)
+			p.serve(p.wait())
 			p.drive()
 		}
 		l.wake() // let the next one see that the lane has stopped
 	})
 }
 
-// recruit lets a parked poller work. It returns false when none is parked.
-func (l *lane) recruit() bool {
+// recruit lets a parked poller work, if one is.
+func (l *lane) recruit() {
 	select {
 	case l.recruits <- struct{}{}:
-		return true
 	default:
-		return false
 	}
 }
 
-// attend sees to it that requests are taken in while the caller does not.
-func (l *lane) attend() {
-	if !l.watched.Load() && !l.recruit() {
-		l.spawn()
+// wait returns the number of events that have come; none when another poller
+// waits for them already.
+func (p *poller) wait() int {
+	l := p.lane
+	if p.busy.over && l.spare() {
+		p.busy = spell{}
+		l.park()
+		return 0
+	}
+	if n := p.epollWait(false); n > 0 {
+		p.work()
+		return n
+	}
+	p.busy = spell{}
+	if !l.watched.CompareAndSwap(false, true) {
+		if l.spare() {
+			l.park()
+		}
+		return 0
+	}
+	n := p.look()
+	if n == 0 {
+		n = p.epollWait(true)
+	}
+	l.watched.Store(false)
+	return n
+}
+
+// spare takes a poller out of those that work, unless it is the only one.
+func (l *lane) spare() bool {
+	for {
+		n := l.working.Load()
+		if n <= 1 {
+			return false
+		}
+		if l.working.CompareAndSwap(n, n-1) {
+			return true
+		}
 	}
 }
 
-// park waits until the poller is needed. It returns false when it is one too many.
-func (l *lane) park() bool {
-	if l.parked.Add(1) > int32(l.cfg.Pollers) {
-		l.parked.Add(-1)
-		return false
-	}
+// park waits until a poller that has left is needed again.
+func (l *lane) park() {
 	select {
 	case <-l.recruits:
 	case <-l.done:
 	}
-	l.parked.Add(-1)
-	return true
+	l.working.Add(1)
 }
 
-// wait returns the number of events that have come. ok is false when there are
-// pollers enough without this one.
-func (p *poller) wait() (n int, ok bool) {
+// work is called when there is more to do. A poller that is busy all the time
+// gets help while there are cores for it: when the system takes the core away
+// from pollers, something else needs it, and fewer of them do more.
+func (p *poller) work() {
+	now := batch.Now()
+	if p.busy.since == 0 {
+		p.busy = spell{since: now, switches: -1}
+	}
+	if now-p.busy.since < int64(busyFor) {
+		return
+	}
+	before := p.busy.switches
+	p.busy.since, p.busy.switches = now, preemptions()
 	l := p.lane
-	if n = p.epollWait(false); n > 0 {
-		now := batch.Now()
-		switch {
-		case p.since == 0:
-			p.since = now
-		case now-p.since > int64(busyFor) && !l.watched.Load():
+	switch {
+	case before < 0:
+	case before == p.busy.switches:
+		if now > l.restUntil.Load() && !l.watched.Load() {
 			l.recruit()
-			p.since = now
 		}
-		return n, true
+	case l.working.Load() > 1:
+		p.busy.over = true
+		rest := min(max(2*l.rest.Load(), int64(firstRest)), int64(lastRest))
+		if now-l.restUntil.Load() > int64(10*lastRest) {
+			rest = int64(firstRest)
+		}
+		l.rest.Store(rest)
+		l.restUntil.Store(now + rest)
 	}
-	p.since = 0
-	if !l.watched.CompareAndSwap(false, true) {
-		return 0, l.park()
-	}
-	if n = p.look(); n == 0 {
-		n = p.epollWait(true)
-	}
-	l.watched.Store(false)
-	return n, true
+}
+
+// preemptions returns how often the system has taken the core away from this
+// thread.
+func preemptions() int64 {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_THREAD, &u) // fails only for a wrong argument
+	return u.Nivcsw
 }
 
 const (
 	// lookFor is how long a poller looks for events before it sleeps. A client
 	// that was just answered often sends again within this time, and to be
-	// woken takes as long.
-	lookFor = 30 * time.Microsecond
+	// woken takes as long. Among many connections the next request comes anyway.
+	lookFor         = 30 * time.Microsecond
+	lookConnections = 4
 	// Looks that found nothing are paid for by nobody: after so many in a row
 	// only one sleep in lookAgain begins with another.
 	maxMisses = 4
@@ -119,6 +167,9 @@ const (
 
 // look returns the number of events that come within a short while.
 func (p *poller) look() int {
+	if p.lane.open.Load() > lookConnections {
+		return 0
+	}
 	if p.misses++; p.misses > maxMisses && p.misses%lookAgain != 0 {
 		return 0
 	}
@@ -178,24 +229,11 @@ func (p *poller) touch(v *model.Version) {
 	p.touched = append(p.touched, v)
 }
 
-// drive runs what has been submitted in this round. While it does, this
-// poller takes nothing in: when it may take long, another one must.
+// drive runs what has been submitted in this round, or lets others run it.
 func (p *poller) drive() {
-	var slow *model.Version
 	for _, v := range p.touched {
-		switch {
-		case !v.Slow():
-			v.Drive()
-		case slow != nil:
-			go v.Drive()
-		default:
-			slow = v
-		}
+		v.Drive()
 	}
 	clear(p.touched)
 	p.touched = p.touched[:0]
-	if slow != nil {
-		p.lane.attend()
-		slow.Drive()
-	}
 }

@@ -51,16 +51,11 @@ func (d *diagnosis) speed(cfg *config.Config) {
 			"it is used up: raise the CPU limit, or give whole cores (cpuset) and set "+
 			"models[].instances to as many", m.CPUQuota, d.Cores)
 	}
-	procs := d.GOMAXPROCS
-	if cfg.Server.Threads > 0 {
-		procs = cfg.Server.Threads
-	}
-	switch {
-	case procs == 1 && d.Cores > 1:
-		d.advise("one thread runs Go code, so that no request is read while a model runs and "+
-			"batches stay small: set server.threads or GOMAXPROCS to %d", d.Cores)
-	case procs < d.Cores && os.Getenv("GOMAXPROCS") != "":
-		d.advise("GOMAXPROCS is %d on %d cores: take it out of the environment", procs, d.Cores)
+	procs := cfg.Server.Processors(d.GOMAXPROCS)
+	if procs < d.Cores && (cfg.Server.Threads > 0 || os.Getenv("GOMAXPROCS") != "") {
+		d.advise("%d threads run Go code on %d cores, so that requests wait while models run: "+
+			"take server.threads out of the settings and GOMAXPROCS out of the environment",
+			procs, d.Cores)
 	}
 	if m.Governor == "powersave" {
 		d.advise("the CPU's frequency governor is powersave: set it to performance")

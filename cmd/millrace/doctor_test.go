@@ -136,13 +136,10 @@ func TestAdvice(t *testing.T) {
 		func(d *diagnosis, c *config.Config) {
 			d.Machine.Memory, c.Repository.Trial.Memory = 3*gib/2, gib
 		})
-	f("set server.threads or GOMAXPROCS to 8", func(d *diagnosis, _ *config.Config) {
-		d.GOMAXPROCS = 1
+	f("4 threads run Go code on 8 cores", func(_ *diagnosis, c *config.Config) {
+		c.Server.Threads = 4
 	})
-	f("set server.threads or GOMAXPROCS to 8", func(_ *diagnosis, c *config.Config) {
-		c.Server.Threads = 1
-	})
-	f("", func(d *diagnosis, c *config.Config) { d.Cores, d.GOMAXPROCS = 1, 1 })
+	f("", func(d *diagnosis, c *config.Config) { d.Cores, c.Server.Threads = 1, 1 })
 	f("governor is powersave", func(d *diagnosis, _ *config.Config) {
 		d.Machine.Governor = "powersave"
 	})

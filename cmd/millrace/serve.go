@@ -115,9 +115,7 @@ func serve(ctx context.Context, load func() (config.Config, error), reloads bool
 	if err != nil {
 		return err
 	}
-	if cfg.Server.Threads > 0 {
-		runtime.GOMAXPROCS(cfg.Server.Threads)
-	}
+	runtime.GOMAXPROCS(cfg.Server.Processors(runtime.GOMAXPROCS(0)))
 	level := new(slog.LevelVar)
 	log := newLogger(cfg.Server.Log, level)
 	hangup := make(chan os.Signal, 1)

@@ -23,6 +23,7 @@ package batch
 import (
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -61,7 +62,7 @@ type Batcher struct {
 	runTime   int64         // smoothed, in ns
 	full      chan struct{} // capacity 1: a waiting leader has company enough, or is to leave
 
-	slow  atomic.Bool // see Slow
+	slow  atomic.Bool // runs take so long that who drives must have nothing else to do
 	yield func()      // lets other goroutines run; tests replace it
 }
 
@@ -75,7 +76,7 @@ func New(cfg Config, sig *tensor.Signature, engine Engine) (*Batcher, error) {
 		return nil, fmt.Errorf("batch: %w", err)
 	}
 	if cfg.MaxRuns == 0 {
-		cfg.MaxRuns = runtime.GOMAXPROCS(0)
+		cfg.MaxRuns = runtime.NumCPU()
 	}
 	b := &Batcher{cfg: cfg, sig: sig, engine: engine, full: make(chan struct{}, 1),
 		yield: runtime.Gosched}
@@ -129,21 +130,32 @@ func (b *Batcher) Submit(t *Ticket) error {
 	return nil
 }
 
-// Drive runs submitted tickets on this goroutine until none waits or as many
-// runs are under way as may. It never waits for company: with MaxQueueDelay
-// another goroutine does, and Drive returns at once.
+// Drive runs submitted tickets until none waits or as many runs are under way
+// as may: on this goroutine when they are short, on others when they take long,
+// since its caller has other things to do. It never waits for company: with
+// MaxQueueDelay others do, and Drive returns at once.
 func (b *Batcher) Drive() {
-	if b.cfg.MaxQueueDelay == 0 {
-		b.drive()
+	switch {
+	case b.cfg.MaxQueueDelay > 0:
+	case b.slow.Load():
+		b.mu.Lock()
+		b.promote()
+		b.mu.Unlock()
+	default:
+		b.drive(driveFor)
 	}
 }
 
-// driveFor is how long one call of Drive runs what waits: its caller has other
-// things to do.
-const driveFor = int64(500 * time.Microsecond)
+// driveFor is how long one call of Drive runs what waits.
+const driveFor = 500 * time.Microsecond
 
-func (b *Batcher) drive() {
-	for began := Now(); Now()-began < driveFor; {
+// forever is for goroutines that do nothing but drive.
+const forever = time.Duration(math.MaxInt64)
+
+// drive runs submitted tickets for that long; what is left then is for another
+// goroutine.
+func (b *Batcher) drive(most time.Duration) {
+	for began := Now(); time.Duration(Now()-began) < most; {
 		b.mu.Lock()
 		t := b.q.first()
 		if t == nil || t.Waiter == nil || !b.mayStart() {
@@ -156,12 +168,8 @@ func (b *Batcher) drive() {
 		b.mu.Unlock()
 		b.lead(t)
 	}
-	go b.drive()
+	go b.drive(forever)
 }
-
-// Slow says whether a run takes so long that who drives it must not be the
-// only one who takes requests in.
-func (b *Batcher) Slow() bool { return b.slow.Load() }
 
 // admit says whether the ticket may enter. Callers hold mu.
 func (b *Batcher) admit(t *Ticket) error {
@@ -352,7 +360,7 @@ func (b *Batcher) promote() {
 		}
 		go func() {
 			b.lead(t)
-			b.drive()
+			b.drive(forever)
 		}()
 	}
 }

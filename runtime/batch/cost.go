@@ -65,6 +65,9 @@ const (
 	maxLevel = 8     // 1, 2-3, 4-7, ..., from 128 runs at once
 	forget   = 0.999 // a run counts half after 700 more
 
+	// around is what a run costs outside of the engine: threads are woken, and
+	// caches lose what they held.
+	around = 50 * time.Microsecond
 	// worth is how much cheaper a row must get for a larger batch, or for more
 	// runs at once: below this the wait of the first rows, or the cores that
 	// others could use, cost more.
@@ -198,10 +201,11 @@ func (c *costs) sizeAt(level int) int {
 			best = k
 			break
 		}
-		if row[k].ns >= cost*worth {
+		ns := row[k].ns + float64(around)/float64(int(1)<<k*c.runsOf(level))
+		if ns >= cost*worth {
 			break
 		}
-		best, known, cost = k, k, row[k].ns
+		best, known, cost = k, k, ns
 	}
 	size := 2<<best - 1
 	if c.target > 0 && known >= 0 {

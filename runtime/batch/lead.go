@@ -226,7 +226,7 @@ func (b *Batcher) share(t *Ticket) int {
 	return (rows + runs - 1) / runs
 }
 
-// slowRun is how long a run may take that holds up other models' requests.
+// slowRun is how long a run may take that holds up other requests.
 const slowRun = 500 * time.Microsecond
 
 // pace takes in the time of a run, and says anew whether runs are slow: by

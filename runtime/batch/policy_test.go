@@ -108,17 +108,17 @@ func TestSlowHasHysteresis(t *testing.T) {
 	f := func(d time.Duration, runs int, want bool) {
 		t.Helper()
 		for range runs {
-			before := b.Slow()
+			before := b.slow.Load()
 			b.pace(int64(d))
-			if b.Slow() != before {
+			if b.slow.Load() != before {
 				changes++
 			}
 		}
-		if b.Slow() != want {
-			t.Errorf("after %d runs of %v: slow is %v", runs, d, b.Slow())
+		if b.slow.Load() != want {
+			t.Errorf("after %d runs of %v: slow is %v", runs, d, b.slow.Load())
 		}
 	}
-	if !b.Slow() {
+	if !b.slow.Load() {
 		t.Error("a model of which nothing is known counts as fast")
 	}
 	f(50*time.Microsecond, 1, false)

@@ -142,9 +142,6 @@ func Outcome(t *batch.Ticket) error { return refused(t.Outcome()) }
 // on a version that has closed.
 func (v *Version) Drive() { v.batcher.Drive() }
 
-// Slow says whether Drive may take long; see [batch.Batcher.Slow].
-func (v *Version) Slow() bool { return v.batcher.Slow() }
-
 // refused marks an error of the model as one of its input.
 func refused(err error) error {
 	if err == nil {
