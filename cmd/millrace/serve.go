@@ -109,13 +109,23 @@ func (f *serveFlags) settings(given func(string) bool) (config.Config, error) {
 	return c, c.Validate()
 }
 
+// heapFloor counts as memory in use when the collector decides when to run,
+// and is never touched, so that it takes none: the server itself keeps a few
+// megabytes only, and without it gRPC's garbage would make the collector run
+// all the time. Up to twice as much garbage may gather.
+const heapFloor = 64 << 20
+
 // serve runs a server until ctx is done.
 func serve(ctx context.Context, load func() (config.Config, error), reloads bool) error {
 	cfg, err := load()
 	if err != nil {
 		return err
 	}
-	runtime.GOMAXPROCS(cfg.Server.Processors(runtime.GOMAXPROCS(0)))
+	if cfg.Server.Threads > 0 {
+		runtime.GOMAXPROCS(cfg.Server.Threads)
+	}
+	floor := make([]byte, heapFloor)
+	defer runtime.KeepAlive(floor)
 	level := new(slog.LevelVar)
 	log := newLogger(cfg.Server.Log, level)
 	hangup := make(chan os.Signal, 1)

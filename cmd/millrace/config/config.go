@@ -35,20 +35,11 @@ type Server struct {
 	Name string `yaml:"name" check:"filled"`
 	// How long requests under way may take to end after SIGTERM.
 	Grace time.Duration `yaml:"grace" min:"0s" max:"1h"`
-	// Threads that run Go code at once. 0 is two a core: one that waits for the
-	// network or runs a model counts as well.
+	// Threads that run Go code at once. 0 leaves it to the number of cores.
 	Threads int    `yaml:"threads" min:"0" max:"1024"`
 	Limits  Limits `yaml:"limits"`
 	JSON    JSON   `yaml:"json"`
 	Log     Log    `yaml:"log"`
-}
-
-// Processors returns how many threads run Go code at once on that many cores.
-func (s *Server) Processors(cores int) int {
-	if s.Threads > 0 {
-		return s.Threads
-	}
-	return cores
 }
 
 // Limits bound what is taken in before anything is known about a request.
