@@ -113,7 +113,7 @@ func TestPlanOfKnownCurves(t *testing.T) {
 	f("forest", forest, 2, want{15, 64, 2})
 	f("voice", voice, 2, want{7, 64, 2})
 	f("convolutions", convNet, 2, want{2, 3, 2})
-	f("text line", textLine, 2, want{1, 7, 2}) // 3 % cheaper at 2, 6 % at 4
+	f("text line", textLine, 2, want{1, 7, 2})
 	f("detector", detector, 2, want{1, 3, 2})
 	f("one core", smallMLP, 1, want{63, 64, 1})
 

@@ -2,8 +2,10 @@ package model_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -285,6 +287,50 @@ func TestEndlessModels(t *testing.T) {
 	f.wantRefused(models, "laughs", "longer than 2s")
 	if err := infer(models, "good"); err != nil {
 		t.Errorf("the good model does not serve: %v", err)
+	}
+}
+
+// TestTrap sends a model integers for which the processor traps: each costs its
+// own request, not the process.
+func TestTrap(t *testing.T) {
+	f := folder{t, t.TempDir()}
+	f.put("divider", divider())
+	models := f.open(model.DefaultTrialConfig())
+	v, err := models.Acquire([]byte("divider"), nil)
+	if err != nil {
+		t.Fatalf("%v: %s", err, entry(models, "divider").Reason)
+	}
+	defer v.Release()
+	var mem tensor.Arena
+	defer mem.Free()
+	data, err := mem.Alloc(32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	divide := func(by int64) (int64, error) {
+		for i := range 4 {
+			binary.LittleEndian.PutUint64(data[8*i:], uint64(by))
+		}
+		ticket := batch.Ticket{Inputs: []tensor.Tensor{
+			{Name: "x", Datatype: tensor.Int64, Shape: []int64{1, 4}, Data: data},
+		}}
+		defer ticket.Free()
+		defer ticket.Release()
+		if err := v.Do(&ticket); err != nil {
+			return 0, err
+		}
+		return int64(binary.LittleEndian.Uint64(ticket.Outputs[0].Data)), nil
+	}
+	for range 100 {
+		for by, want := range map[int64]string{0: "division by zero", -1: "trapped"} {
+			if _, err := divide(by); !errors.Is(err, model.ErrRun) ||
+				!strings.Contains(err.Error(), want) {
+				t.Fatalf("divided by %d: error is %v", by, err)
+			}
+		}
+		if got, err := divide(4); err != nil || got != math.MinInt64/4 {
+			t.Fatalf("divided by 4: %d, %v", got, err)
+		}
 	}
 }
 

@@ -201,20 +201,21 @@ func huge(late bool, dims ...int64) message {
 	return through(append(first, nodes...), int64s("dims", dims...))
 }
 
-// trap is a model that divides the least integer by -1 when it runs: the
-// processor traps, and ONNX Runtime ends with the process.
-func trap() message {
+// quotient is a model that divides x by the integers given.
+func quotient(by ...message) message {
 	ints := tensorType(int64Type, -1, 4)
 	return modelOf(graph{
-		nodes: []message{
-			node("Mul", list("x", "zero"), list("z")),
-			node("Add", list("z", "least"), list("top")),
-			node("Add", list("z", "minus"), list("bottom")),
-			node("Div", list("top", "bottom"), list("y")),
-		},
-		initializers: []message{
-			int64s("zero", 0), int64s("minus", -1), int64s("least", math.MinInt64),
-		},
+		nodes: by, initializers: []message{int64s("least", math.MinInt64), int64s("minus", -1)},
 		inputs: []message{value("x", ints)}, outputs: []message{value("y", ints)},
 	}.message())
 }
+
+// trap is a model that divides the least integer by -1 when it is loaded: the
+// processor traps, and ONNX Runtime ends with the process.
+func trap() message {
+	return quotient(node("Div", list("least", "minus"), list("q")),
+		node("Add", list("x", "q"), list("y")))
+}
+
+// divider is a model that divides the least integer by what the client sends.
+func divider() message { return quotient(node("Div", list("least", "x"), list("y"))) }

@@ -150,6 +150,7 @@ mr_call *mr_call_new(void *session, size_t inputs, size_t outputs, mr_error *e);
 void mr_call_free(mr_call *c);
 int mr_run(mr_call *c);
 void mr_terminate(mr_call *c);
+int mr_catch_traps(mr_error *e);
 void mr_trim(void);
 
 #ifdef MR_IMPLEMENTATION

@@ -67,7 +67,7 @@ int mr_open(const char *library, int fd, int level, mr_error *e) {
 		log_fd = -1;
 		return -1;
 	}
-	return 0;
+	return mr_catch_traps(e);
 }
 
 const char *mr_version(void) { return version; }
