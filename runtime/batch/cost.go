@@ -24,7 +24,8 @@ type costs struct {
 	most   int           // bound of runs at once
 	target time.Duration // bound of two runs one after the other; 0 for none
 	table  [maxLevel]sizes
-	clock  uint64 // counts runs
+	clock  uint64                // counts runs
+	ran    [maxSizes / 64]uint64 // sizes that were run before, as bits
 
 	plan  plan
 	level int      // of plan.runs
@@ -109,7 +110,7 @@ func (c *costs) observe(b, n int, d time.Duration) {
 	c.bb = c.bb*forget + float64(b)*float64(b)
 	c.bt = c.bt*forget + float64(b)*t
 	c.clock++
-	if n > 0 {
+	if first := c.first(b); n > 0 && !first {
 		level, row := index(n, maxLevel), t/float64(b*n)
 		c.table[level][index(b, maxLog)].add(row, c.clock)
 		switch p := &c.probe; {
@@ -121,6 +122,18 @@ func (c *costs) observe(b, n int, d time.Duration) {
 		}
 	}
 	c.decide()
+}
+
+// first says whether no run of b rows was seen before. ONNX Runtime plans its
+// memory in the first run of each size: what a row costs is not seen then.
+func (c *costs) first(b int) bool {
+	if b >= maxSizes {
+		return false
+	}
+	word, bit := &c.ran[b/64], uint64(1)<<(b%64)
+	first := *word&bit == 0
+	*word |= bit
+	return first
 }
 
 // add takes in a time a row. Runs are held up by other work and never sped up,

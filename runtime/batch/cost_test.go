@@ -222,3 +222,18 @@ func TestPlanKeepsLatencyTarget(t *testing.T) {
 	f("below one row", largeMLP, 100*time.Microsecond, want{1, 1, 1})
 	f("only one run keeps to it", largeMLP.slowdown(1, 1.6), 230*time.Microsecond, want{1, 1, 1})
 }
+
+// TestFirstRunOfASize: the first run of each size teaches nothing of its cost.
+func TestFirstRunOfASize(t *testing.T) {
+	c := newCosts(1, 0)
+	for _, size := range []int{4, 5, 6, 7} {
+		c.observe(size, 1, time.Second)
+	}
+	if e := c.table[0][2]; e.seen != 0 {
+		t.Errorf("learned %v ns from %d first runs", e.ns, e.seen)
+	}
+	c.observe(5, 1, 5*time.Microsecond)
+	if e := c.table[0][2]; e.seen != 1 || e.ns != 1000 {
+		t.Errorf("learned %v ns from %d runs, want 1000 from 1", e.ns, e.seen)
+	}
+}
