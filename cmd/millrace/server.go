@@ -148,7 +148,7 @@ func adminHandler(core *gateway.Core) http.Handler {
 	mux.HandleFunc("GET /v2/health/live", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("GET /v2/health/ready", func(w http.ResponseWriter, _ *http.Request) {
 		if !core.Ready() {
-			w.WriteHeader(http.StatusBadRequest)
+			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	})
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)

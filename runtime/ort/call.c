@@ -117,7 +117,7 @@ static int make_inputs(mr_call *c, size_t *n) {
 }
 
 // Where a run goes on when the processor traps in it; NULL outside of runs.
-static __thread sigjmp_buf *escape;
+static __thread sigjmp_buf *escape __attribute__((tls_model("initial-exec")));
 static struct sigaction go_trap;
 
 static void on_trap(int signal, siginfo_t *info, void *context) {

@@ -51,6 +51,9 @@ func FindLibrary(configured string) (Found, error) {
 		return Found{path, "carried inside the binary"}, nil
 	}
 	for _, dir := range caches() {
+		if slices.Contains(looked, dir) {
+			continue
+		}
 		looked = append(looked, dir)
 		if path := newest(dir); path != "" {
 			return Found{path, "cache"}, nil

@@ -95,12 +95,16 @@ func parse(text []byte,
 	}
 	cfg := new(configpb.ModelConfig)
 	if err := unmarshal(text, cfg); err != nil {
-		// protobuf varies its texts with a non-breaking space on purpose.
-		text := strings.ReplaceAll(err.Error(), "\u00a0", " ")
-		return nil, nil, fmt.Errorf("%w: %s", ErrConfig, strings.TrimPrefix(text, "proto: "))
+		return nil, nil, fmt.Errorf("%w: %s", ErrConfig, protoText(err))
 	}
 	warnings, err := checkKeys(cfg)
 	return cfg, warnings, err
+}
+
+// protoText is what protobuf says of a message; it varies its texts with a
+// non-breaking space on purpose.
+func protoText(err error) string {
+	return strings.TrimPrefix(strings.ReplaceAll(err.Error(), "\u00a0", " "), "proto: ")
 }
 
 func checkKeys(cfg *configpb.ModelConfig) ([]string, error) {

@@ -72,8 +72,8 @@ func CheckModel(v VersionDir) (err error) {
 		err = errors.New("it has no graph")
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %s is not a complete ONNX model: %w", ErrLayout,
-			filepath.Base(v.File), err)
+		return fmt.Errorf("%w: %s is not a complete ONNX model: %s", ErrLayout,
+			filepath.Base(v.File), protoText(err))
 	}
 	return nil
 }
