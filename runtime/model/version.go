@@ -11,6 +11,7 @@ package model
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -108,6 +109,8 @@ func (v *Version) drain() {
 	<-v.drained
 	v.batcher.Close()
 	v.session.Close()
+	// What loading left behind goes too: without load nothing else collects it.
+	debug.FreeOSMemory()
 	ort.TrimMemory()
 }
 
