@@ -117,9 +117,9 @@ func FuzzAnswer(f *testing.F) {
 		if cut > 0 && cut < len(text) {
 			buf := []byte(text)
 			var b answer
-			size2, done2, err2 := b.feed(buf[:cut], false)
+			_, done2, err2 := b.feed(buf[:cut], false)
 			if err2 == nil && !done2 {
-				size2, done2, err2 = b.feed(buf, false)
+				size2, done2, err2 := b.feed(buf, false)
 				if (err2 == nil) != (err == nil) || done2 != done || size2 != size ||
 					b.body != a.body {
 					t.Fatalf("cut at %d: %d %v %v, whole: %d %v %v",

@@ -23,8 +23,10 @@ var (
 	// ErrEncoding is returned for a Content-Encoding that is not known.
 	ErrEncoding = errors.New("gateway: unsupported Content-Encoding")
 	// ErrNotFound is returned for a path that is not served.
+	//lint:ignore ST1005 clients of Triton look for this text
 	ErrNotFound = errors.New("Not Found")
 	// ErrMethod is returned for a verb that the path does not know.
+	//lint:ignore ST1005 clients of Triton look for this text
 	ErrMethod = errors.New("Method Not Allowed")
 	// ErrUnsupported is returned for what the protocol has and this server has not.
 	ErrUnsupported = errors.New("not supported")

@@ -27,6 +27,7 @@ var (
 	// ErrUnknownModel is returned for a model or version that no repository has.
 	ErrUnknownModel = errors.New("unknown model")
 	// ErrNotReady is returned for a model that is known and cannot serve now.
+	//lint:ignore ST1005 clients of Triton look for this text
 	ErrNotReady = errors.New("Model version not ready")
 	// ErrBadInput is returned for inputs that the model does not take.
 	ErrBadInput = errors.New("bad input")
@@ -214,6 +215,7 @@ func (v *Version) missing(inputs []tensor.Tensor) error {
 	if required < len(v.sig.Inputs) {
 		expected = fmt.Sprintf("number of inputs between %d and %d", required, len(v.sig.Inputs))
 	}
+	//lint:ignore ST1005 clients of Triton look for this text
 	return fmt.Errorf("%w: expected %s but got %d inputs for model '%s'. "+
 		"Got input(s) [%s], but missing required input(s) [%s]. "+
 		"Please provide all required input(s).", ErrBadInput,
