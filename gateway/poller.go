@@ -21,6 +21,7 @@ type poller struct {
 	touched []*model.Version // have got requests in this round
 	misses  int              // looks in a row that found nothing; see look
 	busy    spell
+	usage   unix.Rusage // memory for preemptions
 }
 
 // spell is a time of work without a pause.
@@ -126,7 +127,7 @@ func (p *poller) work() {
 		return
 	}
 	before := p.busy.switches
-	p.busy.since, p.busy.switches = now, preemptions()
+	p.busy.since, p.busy.switches = now, p.preemptions()
 	l := p.lane
 	switch {
 	case before < 0:
@@ -147,10 +148,9 @@ func (p *poller) work() {
 
 // preemptions returns how often the system has taken the core away from this
 // thread.
-func preemptions() int64 {
-	var u unix.Rusage
-	_ = unix.Getrusage(unix.RUSAGE_THREAD, &u) // fails only for a wrong argument
-	return u.Nivcsw
+func (p *poller) preemptions() int64 {
+	_ = unix.Getrusage(unix.RUSAGE_THREAD, &p.usage) // fails only for a wrong argument
+	return p.usage.Nivcsw
 }
 
 const (

@@ -155,7 +155,7 @@ const forever = time.Duration(math.MaxInt64)
 // drive runs submitted tickets for that long; what is left then is for another
 // goroutine.
 func (b *Batcher) drive(most time.Duration) {
-	for began := Now(); time.Duration(Now()-began) < most; {
+	for began := Now(); ; {
 		b.mu.Lock()
 		t := b.q.first()
 		if t == nil || t.Waiter == nil || !b.mayStart() {
@@ -163,12 +163,16 @@ func (b *Batcher) drive(most time.Duration) {
 			b.mu.Unlock()
 			return
 		}
+		if time.Duration(Now()-began) >= most {
+			b.mu.Unlock()
+			go b.drive(forever)
+			return
+		}
 		b.pull(t)
 		b.begin(t)
 		b.mu.Unlock()
 		b.lead(t)
 	}
-	go b.drive(forever)
 }
 
 // admit says whether the ticket may enter. Callers hold mu.
