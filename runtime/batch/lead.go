@@ -45,7 +45,9 @@ func (b *Batcher) lead(t *Ticket) {
 		return
 	}
 	b.take(r, t)
-	b.promote()
+	if next := b.q.first(); next != nil && (next.Waiter == nil || b.worthHelp()) {
+		b.promote() // else who drives goes on with it after this run
+	}
 	b.mu.Unlock()
 	r.execute()
 	b.finish(r)
@@ -225,6 +227,10 @@ func (b *Batcher) share(t *Ticket) int {
 	}
 	return (rows + runs - 1) / runs
 }
+
+// worthHelp says whether what waits takes so long that another goroutine
+// should run it. Callers hold mu.
+func (b *Batcher) worthHelp() bool { return b.costs.time(b.q.rows) >= worthSharing }
 
 // slowRun is how long a run may take that holds up other requests.
 const slowRun = 500 * time.Microsecond
