@@ -6,7 +6,6 @@ import (
 	"io"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -130,7 +129,7 @@ func (s *Server) answer(stream grpc.ServerStream, f *frame, sending *sync.Mutex)
 		out.out = protowire.AppendTag(out.out, streamError, protowire.BytesType)
 		out.out = protowire.AppendString(out.out, text)
 		f.out = f.out[:0]
-		if id := requestID(f.in.ReadOnlyData()); len(id) > 0 {
+		if id := wire.ProtoID(f.in.ReadOnlyData()); len(id) > 0 {
 			f.out = protowire.AppendTag(f.out, messageID, protowire.BytesType)
 			f.out = protowire.AppendBytes(f.out, id)
 		}
@@ -148,30 +147,3 @@ func (s *Server) answer(stream grpc.ServerStream, f *frame, sending *sync.Mutex)
 // Field numbers of ModelStreamInferResponse, and of the id in both a
 // ModelInferRequest and a ModelInferResponse.
 const streamError, streamResponse, messageID = 1, 2, 3
-
-// maxID bounds the ids that come back, in bytes.
-const maxID = 4096
-
-// requestID returns the id of a ModelInferRequest, nil where the message is
-// broken before it or the id is too long to come back.
-func requestID(body []byte) []byte {
-	for len(body) > 0 {
-		number, kind, n := protowire.ConsumeTag(body)
-		if n < 0 {
-			return nil
-		}
-		body = body[n:]
-		if number == messageID && kind == protowire.BytesType {
-			id, n := protowire.ConsumeBytes(body)
-			if n < 0 || len(id) > maxID || !utf8.Valid(id) {
-				return nil
-			}
-			return id
-		}
-		if n = protowire.ConsumeFieldValue(number, kind, body); n < 0 {
-			return nil
-		}
-		body = body[n:]
-	}
-	return nil
-}

@@ -85,6 +85,26 @@ func ProtoHead(body []byte) (model, version []byte, err error) {
 	return model, version, nil
 }
 
+// ProtoID finds the id of a ModelInferRequest that may be a bad one: nil where
+// the message is broken before the id, or the id may not come back.
+func ProtoID(body []byte) []byte {
+	var f field
+	var err error
+	for len(body) > 0 {
+		if body, err = f.read(body); err != nil {
+			return nil
+		}
+		if f.number != reqID || f.kind != protowire.BytesType {
+			continue
+		}
+		if checkID(f.bytes) != nil {
+			return nil
+		}
+		return f.bytes
+	}
+	return nil
+}
+
 // DecodeProto reads a ModelInferRequest. What holds for Decode holds here;
 // FP16 and BF16 have no typed contents.
 func DecodeProto(r *Request, sig *tensor.Signature, body []byte) error {
@@ -102,7 +122,7 @@ func DecodeProto(r *Request, sig *tensor.Signature, body []byte) error {
 		}
 		switch f.number {
 		case reqID:
-			err = p.id(f.bytes)
+			r.ID, err = f.bytes, checkID(f.bytes)
 		case reqParameters:
 			err = p.parameter(f.bytes)
 		case reqInputs:
@@ -128,14 +148,14 @@ type protoRequest struct {
 	typed bool // an input has contents
 }
 
-func (p *protoRequest) id(b []byte) error {
+// checkID says why an id may not come back in the answer.
+func checkID(b []byte) error {
 	switch {
 	case len(b) > maxID:
 		return fmt.Errorf("%w: id is longer than %d bytes", ErrBadRequest, maxID)
 	case !utf8.Valid(b):
 		return fmt.Errorf("%w: id is not valid UTF-8", ErrBadRequest)
 	}
-	p.r.ID = b
 	return nil
 }
 
