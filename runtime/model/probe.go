@@ -92,7 +92,7 @@ func (p *probe) inputs(rows, size int64) ([]tensor.Tensor, error) {
 		}
 		var data []byte
 		for range n {
-			data = p.element(data, spec.Datatype)
+			data = tensor.AppendRandom(data, spec.Datatype, p.rand.Float64(), p.rand)
 		}
 		if t.Data, err = p.mem.Alloc(len(data)); err != nil {
 			return nil, err
@@ -101,24 +101,6 @@ func (p *probe) inputs(rows, size int64) ([]tensor.Tensor, error) {
 		in[i] = t
 	}
 	return in, nil
-}
-
-func (p *probe) element(dst []byte, d tensor.Datatype) []byte {
-	f := p.rand.Float64()
-	switch d {
-	case tensor.FP32:
-		return binary.LittleEndian.AppendUint32(dst, math.Float32bits(float32(f)))
-	case tensor.FP64:
-		return binary.LittleEndian.AppendUint64(dst, math.Float64bits(f))
-	case tensor.FP16:
-		return binary.LittleEndian.AppendUint16(dst, tensor.FP16FromFloat64(f))
-	case tensor.BF16:
-		return binary.LittleEndian.AppendUint16(dst, tensor.BF16FromFloat64(f))
-	case tensor.Bytes:
-		return tensor.AppendElement(dst, string(rune('0'+p.rand.IntN(10))))
-	}
-	dst = append(dst, byte(p.rand.IntN(2)))
-	return append(dst, make([]byte, d.Size()-1)...)
 }
 
 // row returns row i of two-row inputs.

@@ -149,10 +149,9 @@ func (w *warmer) made(d tensor.Datatype, n int64, random bool) []byte {
 		}
 		return make([]byte, n*size)
 	}
-	p := probe{rand: w.rand}
 	var data []byte
 	for range n {
-		data = p.element(data, d)
+		data = tensor.AppendRandom(data, d, w.rand.Float64(), w.rand)
 	}
 	return data
 }

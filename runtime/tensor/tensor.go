@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"sync/atomic"
 )
 
@@ -91,6 +93,25 @@ func (x *index) find(specs []Spec, name []byte) int {
 func AppendElement[S string | []byte](dst []byte, v S) []byte {
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(v)))
 	return append(dst, v...)
+}
+
+// AppendRandom appends one made-up value of datatype d: f as a float, zero or
+// one as an integer or a boolean, a string of one digit as BYTES.
+func AppendRandom(dst []byte, d Datatype, f float64, r *rand.Rand) []byte {
+	switch d {
+	case FP32:
+		return binary.LittleEndian.AppendUint32(dst, math.Float32bits(float32(f)))
+	case FP64:
+		return binary.LittleEndian.AppendUint64(dst, math.Float64bits(f))
+	case FP16:
+		return binary.LittleEndian.AppendUint16(dst, FP16FromFloat64(f))
+	case BF16:
+		return binary.LittleEndian.AppendUint16(dst, BF16FromFloat64(f))
+	case Bytes:
+		return AppendElement(dst, string(rune('0'+r.IntN(10))))
+	}
+	dst = append(dst, byte(r.IntN(2)))
+	return append(dst, make([]byte, d.Size()-1)...)
 }
 
 // NextElement splits the first BYTES element off data. ok is false when data

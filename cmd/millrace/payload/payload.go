@@ -5,10 +5,8 @@
 package payload
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -138,7 +136,9 @@ func (m *Maker) makeUp(s *tensor.Spec, rows int64) (tensor.Tensor, error) {
 			tensor.FormatShape(t.Shape))
 	}
 	for range n {
-		t.Data = m.element(t.Data, s.Datatype)
+		// Six digits, as the numbers in people's data have.
+		f := float64(m.Rand.IntN(1_000_000)) / 1e6
+		t.Data = tensor.AppendRandom(t.Data, s.Datatype, f, m.Rand)
 	}
 	return t, nil
 }
@@ -153,26 +153,6 @@ func example(shape []int64) string {
 		words[i] = strconv.FormatInt(n, 10)
 	}
 	return strings.Join(words, ",")
-}
-
-// element appends a made-up value: numbers with six digits as people's data
-// has them, zeros and ones, strings of one digit.
-func (m *Maker) element(dst []byte, d tensor.Datatype) []byte {
-	f := float64(m.Rand.IntN(1_000_000)) / 1e6
-	switch d {
-	case tensor.FP32:
-		return binary.LittleEndian.AppendUint32(dst, math.Float32bits(float32(f)))
-	case tensor.FP64:
-		return binary.LittleEndian.AppendUint64(dst, math.Float64bits(f))
-	case tensor.FP16:
-		return binary.LittleEndian.AppendUint16(dst, tensor.FP16FromFloat64(f))
-	case tensor.BF16:
-		return binary.LittleEndian.AppendUint16(dst, tensor.BF16FromFloat64(f))
-	case tensor.Bytes:
-		return tensor.AppendElement(dst, string(rune('0'+m.Rand.IntN(10))))
-	}
-	dst = append(dst, byte(m.Rand.IntN(2)))
-	return append(dst, make([]byte, d.Size()-1)...)
 }
 
 // Repeat returns t with its one row along axis n times. A tensor that has n
