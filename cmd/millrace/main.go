@@ -20,10 +20,16 @@ import (
 var version = "unknown"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	// The first signal asks to end in order; the second is not caught any more.
-	context.AfterFunc(ctx, stop)
+	ctx, end := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		// The first signal asks to end in order. From here on the next one kills:
+		// nobody learns of the first before that holds.
+		signal.Stop(signals)
+		end()
+	}()
 	os.Exit(run(ctx, os.Args[1:]))
 }
 
