@@ -231,6 +231,9 @@ func (c *conn) submit(p *poller) verdict {
 	return proceed
 }
 
+// Help lets another poller drive the version that the request is for.
+func (c *conn) Help() { c.lane.help(c.x.Version) }
+
 // Finished answers the request that was submitted.
 func (c *conn) Finished() {
 	x := c.x

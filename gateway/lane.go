@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/millrace-ml/millrace/runtime/batch"
+	"github.com/millrace-ml/millrace/runtime/model"
 )
 
 // lane answers plain inference requests on an event loop of its own: a few
@@ -42,14 +43,20 @@ type lane struct {
 
 	pollers  sync.WaitGroup
 	watched  atomic.Bool   // a poller waits for events
+	heavy    atomic.Bool   // runs are so long that every poller waits for events itself
 	working  atomic.Int32  // pollers that are not parked
 	recruits chan struct{} // wakes a parked poller
 	// No poller is recruited before restUntil, as batch.Now; rest is how long that was.
 	restUntil, rest atomic.Int64
+	// The version that had the last request, and until when more than one counts
+	// as asked for, as batch.Now.
+	asked       atomic.Pointer[model.Version]
+	sharedUntil atomic.Int64
 
 	mu    sync.Mutex
 	free  []int32              // slots that are not in use
 	ready []*conn              // owned, to be served by the next poller
+	drive []*model.Version     // to be driven by the next poller
 	away  map[*handed]struct{} // with fasthttp
 }
 
@@ -210,14 +217,24 @@ func (l *lane) push(c *conn) {
 	}
 }
 
-// takeReady returns what was pushed; spare becomes the memory for what is next.
-func (l *lane) takeReady(spare []*conn) []*conn {
-	clear(spare)
+// help lets the next poller drive v.
+func (l *lane) help(v *model.Version) {
+	l.mu.Lock()
+	l.drive = append(l.drive, v)
+	l.mu.Unlock()
+	l.wake()
+}
+
+// takeReady returns what was pushed and who needs help; the arguments become
+// the memory for what is next.
+func (l *lane) takeReady(conns []*conn, versions []*model.Version) ([]*conn, []*model.Version) {
+	clear(conns)
+	clear(versions)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ready := l.ready
-	l.ready = spare[:0]
-	return ready
+	ready, drive := l.ready, l.drive
+	l.ready, l.drive = conns[:0], versions[:0]
+	return ready, drive
 }
 
 // wake makes one poller look at ready.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"slices"
 	"time"
 	"unsafe"
 
@@ -10,15 +11,18 @@ import (
 	"github.com/millrace-ml/millrace/runtime/model"
 )
 
-// poller is one goroutine of the lane. At most one waits for events at a time,
-// the others are parked: a core that has nothing to do stays with the clients'
-// and the model's threads. More pollers work when one is not enough: see busyFor.
+// poller is one goroutine of the lane. While runs are short at most one waits
+// for events at a time and the others are parked: a core that has nothing to do
+// stays with the clients' and the model's threads. More pollers work when one is
+// not enough: see busyFor. While runs are long all of them wait for events, so
+// that one goes on when another is in a run: see heavyFrom.
 type poller struct {
 	lane    *lane
 	events  [maxEvents]unix.EpollEvent
 	buf     []byte           // memory for what is read of a connection
 	ready   []*conn          // memory for what is taken of lane.ready
-	touched []*model.Version // have got requests in this round
+	help    []*model.Version // memory for what is taken of lane.drive
+	touched []*model.Version // have got requests in this round, or have some left
 	misses  int              // looks in a row that found nothing; see look
 	busy    spell
 	usage   unix.Rusage // memory for preemptions
@@ -69,16 +73,25 @@ func (l *lane) recruit() {
 // waits for them already.
 func (p *poller) wait() int {
 	l := p.lane
-	if p.busy.over && l.spare() {
+	heavy := l.heavy.Load()
+	if p.busy.over && !heavy && len(p.touched) == 0 && l.spare() {
 		p.busy = spell{}
 		l.park()
 		return 0
 	}
 	if n := p.epollWait(false); n > 0 {
-		p.work()
+		if !heavy {
+			p.work()
+		}
 		return n
 	}
 	p.busy = spell{}
+	switch {
+	case len(p.touched) > 0:
+		return 0
+	case heavy:
+		return p.epollWait(true)
+	}
 	if !l.watched.CompareAndSwap(false, true) {
 		if l.spare() {
 			l.park()
@@ -204,10 +217,13 @@ func (p *poller) serve(n int) {
 	for i := range n {
 		ev := &p.events[i]
 		if ev.Fd == wakeSlot {
-			p.ready = l.takeReady(p.ready)
+			p.ready, p.help = l.takeReady(p.ready, p.help)
 			for _, c := range p.ready {
 				c.more = true // what came while it was owned is not known
 				c.serve(p)
+			}
+			for _, v := range p.help {
+				p.touch(v)
 			}
 			continue
 		}
@@ -219,21 +235,53 @@ func (p *poller) serve(n int) {
 	}
 }
 
-// touch notes that a version has got a request.
+// touch notes that a version has requests that wait.
 func (p *poller) touch(v *model.Version) {
-	for _, t := range p.touched {
-		if t == v {
-			return
-		}
+	if slices.Contains(p.touched, v) {
+		return
 	}
 	p.touched = append(p.touched, v)
+	if p.lane.asked.Load() != v {
+		p.lane.asked.Store(v)
+		p.lane.sharedUntil.Store(batch.Now() + int64(sharedFor))
+	}
 }
+
+const (
+	// A run that holds a poller up holds up the requests for other models that
+	// wait to be read. When there have been some within sharedFor, a run may
+	// take longestShared; a model that is alone may let its own requests wait.
+	// Longer runs are on goroutines of their own.
+	longestShared = 500 * time.Microsecond
+	longestAlone  = 3 * time.Millisecond
+	sharedFor     = time.Second
+	// heavyFrom is how long runs take when to be woken costs little beside them.
+	heavyFrom = 150 * time.Microsecond
+)
 
 // drive runs what has been submitted in this round, or lets others run it.
 func (p *poller) drive() {
-	for _, v := range p.touched {
-		v.Drive()
+	if len(p.touched) == 0 {
+		return
 	}
-	clear(p.touched)
-	p.touched = p.touched[:0]
+	l, began := p.lane, batch.Now()
+	longest := longestAlone
+	if began < l.sharedUntil.Load() {
+		longest = longestShared
+	}
+	left := p.touched[:0]
+	for _, v := range p.touched {
+		if v.Drive(longest) {
+			left = append(left, v)
+		}
+	}
+	clear(p.touched[len(left):])
+	p.touched = left
+	heavy := batch.Now()-began > int64(heavyFrom)
+	if l.heavy.Load() != heavy {
+		l.heavy.Store(heavy)
+	}
+	if heavy && int(l.working.Load()) < l.cfg.Pollers {
+		l.recruit()
+	}
 }

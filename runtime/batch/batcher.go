@@ -26,7 +26,6 @@ import (
 	"math"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/millrace-ml/millrace/runtime/tensor"
@@ -59,11 +58,11 @@ type Batcher struct {
 	idle      []*run
 	costs     costs
 	stats     counters
-	runTime   int64         // smoothed, in ns
+	runTime   time.Duration // of a run, smoothed; 0 before the first
+	longest   time.Duration // that who drives lets a run take on its own goroutine
 	full      chan struct{} // capacity 1: a waiting leader has company enough, or is to leave
 
-	slow  atomic.Bool // runs take so long that who drives must have nothing else to do
-	yield func()      // lets other goroutines run; tests replace it
+	yield func() // lets other goroutines run; tests replace it
 }
 
 // New returns a batcher for a model with this signature.
@@ -82,7 +81,6 @@ func New(cfg Config, sig *tensor.Signature, engine Engine) (*Batcher, error) {
 		yield: runtime.Gosched}
 	b.q.levels = make([]list, max(cfg.PriorityLevels, 1)+1)
 	b.costs = newCosts(cfg.MaxRuns, cfg.LatencyTarget)
-	b.slow.Store(true)
 	return b, nil
 }
 
@@ -130,43 +128,50 @@ func (b *Batcher) Submit(t *Ticket) error {
 	return nil
 }
 
-// Drive runs submitted tickets until none waits or as many runs are under way
-// as may: on this goroutine when they are short, on others when they take long,
-// since its caller has other things to do. It never waits for company: with
-// MaxQueueDelay others do, and Drive returns at once.
-func (b *Batcher) Drive() {
-	switch {
-	case b.cfg.MaxQueueDelay > 0:
-	case b.slow.Load():
-		b.mu.Lock()
-		b.promote()
-		b.mu.Unlock()
-	default:
-		b.drive(driveFor)
+// Drive runs submitted tickets on this goroutine until none waits, as many
+// runs are under way as may, or it has taken long enough: it then says that
+// some are left, and its caller should come back soon. When a run takes more
+// than longest, other goroutines run what waits. Drive never waits for company:
+// with MaxQueueDelay others do, and it returns at once.
+func (b *Batcher) Drive(longest time.Duration) (left bool) {
+	if b.cfg.MaxQueueDelay > 0 {
+		return false
 	}
+	b.mu.Lock()
+	b.longest = longest
+	within := b.within(longest)
+	if !within {
+		b.promote()
+	}
+	b.mu.Unlock()
+	return within && b.drive(driveFor)
 }
 
-// driveFor is how long one call of Drive runs what waits.
+// within says whether a run is known to take no longer than that. Callers hold mu.
+func (b *Batcher) within(longest time.Duration) bool {
+	return b.runTime > 0 && b.runTime <= longest
+}
+
+// driveFor is how long one call of Drive goes on to begin runs.
 const driveFor = 500 * time.Microsecond
 
 // forever is for goroutines that do nothing but drive.
 const forever = time.Duration(math.MaxInt64)
 
-// drive runs submitted tickets for that long; what is left then is for another
-// goroutine.
-func (b *Batcher) drive(most time.Duration) {
+// drive runs submitted tickets for that long, and says whether some are left
+// that could run.
+func (b *Batcher) drive(most time.Duration) bool {
 	for began := Now(); ; {
 		b.mu.Lock()
 		t := b.q.first()
 		if t == nil || t.Waiter == nil || !b.mayStart() {
 			b.promote()
 			b.mu.Unlock()
-			return
+			return false
 		}
 		if time.Duration(Now()-began) >= most {
 			b.mu.Unlock()
-			go b.drive(forever)
-			return
+			return true
 		}
 		b.pull(t)
 		b.begin(t)
@@ -349,11 +354,16 @@ func (b *Batcher) mayStart() bool {
 }
 
 // promote lets the first waiting tickets lead runs, as many as may be under
-// way. Callers hold mu.
+// way. Those with a Waiter are led by whom it sends to Drive, or by goroutines
+// where that one must not. Callers hold mu.
 func (b *Batcher) promote() {
 	for b.mayStart() {
 		t := b.q.first()
-		if t == nil {
+		switch {
+		case t == nil:
+			return
+		case t.Waiter != nil && b.cfg.MaxQueueDelay == 0 && b.within(b.longest):
+			t.Waiter.Help()
 			return
 		}
 		b.pull(t)

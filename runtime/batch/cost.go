@@ -312,7 +312,10 @@ func (c *costs) misses(level int) bool {
 
 // time returns how long a run of b rows takes, 0 while that is not known.
 func (c *costs) time(b int) time.Duration {
-	alpha, beta, _ := c.line()
+	alpha, beta, ok := c.line()
+	if !ok && c.b > 0 {
+		beta = c.t / c.b
+	}
 	return time.Duration(alpha + beta*float64(b))
 }
 

@@ -15,6 +15,7 @@ type stand struct {
 	b      *Batcher
 	engine *simEngine
 	start  time.Time
+	helps  int
 }
 
 // inBubble calls f in a bubble of virtual time with a batcher of its own.
@@ -81,6 +82,9 @@ type waiter struct {
 	want  error
 	after time.Duration
 }
+
+// Help counts how often it was asked for.
+func (w *waiter) Help() { w.helps++ }
 
 func (w *waiter) Finished() {
 	err := w.t.Outcome()

@@ -232,27 +232,17 @@ func (b *Batcher) share(t *Ticket) int {
 // should run it. Callers hold mu.
 func (b *Batcher) worthHelp() bool { return b.costs.time(b.q.rows) >= worthSharing }
 
-// slowRun is how long a run may take that holds up other requests.
-const slowRun = 500 * time.Microsecond
-
-// pace takes in the time of a run, and says anew whether runs are slow: by
-// their smoothed time, and not to and fro around slowRun. Callers hold mu.
-func (b *Batcher) pace(d int64) {
+// pace takes in the time of a run. Callers hold mu.
+func (b *Batcher) pace(d time.Duration) {
 	if b.runTime == 0 {
 		b.runTime = d
 	}
 	b.runTime += (d - b.runTime) / 8
-	switch slow := b.slow.Load(); {
-	case slow && b.runTime < int64(slowRun):
-		b.slow.Store(false)
-	case !slow && b.runTime > int64(slowRun)*5/4:
-		b.slow.Store(true)
-	}
 }
 
 // finish hands the answers to the tickets, wakes them and lets the next run start.
 func (b *Batcher) finish(r *run) {
-	d := r.times.OutputStart - r.times.InputEnd
+	d := time.Duration(r.times.OutputStart - r.times.InputEnd)
 	first := r.tickets[0]
 	b.mu.Lock()
 	atOnce := r.atOnce
@@ -265,7 +255,7 @@ func (b *Batcher) finish(r *run) {
 	runs := b.costs.plan.runs
 	if r.err == nil {
 		b.pace(d)
-		b.costs.observe(r.rows, atOnce, time.Duration(d))
+		b.costs.observe(r.rows, atOnce, d)
 	}
 	next := b.q.first()
 	if first.Waiter == nil || next != nil && next.Waiter == nil || b.costs.plan.runs > runs {

@@ -97,38 +97,3 @@ func TestQueueOrder(t *testing.T) {
 	f("0a 1b 0c", "0a 0c 1b", "")
 	f("3a 0b", "0b", "3a")
 }
-
-// TestSlowHasHysteresis feeds run times around the bound.
-func TestSlowHasHysteresis(t *testing.T) {
-	b, err := New(DefaultConfig(), &simSignature, &simEngine{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	changes := 0
-	f := func(d time.Duration, runs int, want bool) {
-		t.Helper()
-		for range runs {
-			before := b.slow.Load()
-			b.pace(int64(d))
-			if b.slow.Load() != before {
-				changes++
-			}
-		}
-		if b.slow.Load() != want {
-			t.Errorf("after %d runs of %v: slow is %v", runs, d, b.slow.Load())
-		}
-	}
-	if !b.slow.Load() {
-		t.Error("a model of which nothing is known counts as fast")
-	}
-	f(50*time.Microsecond, 1, false)
-	f(3*time.Millisecond, 1, false) // was preempted
-	f(50*time.Microsecond, 20, false)
-	f(700*time.Microsecond, 40, true)
-	f(550*time.Microsecond, 100, true) // between the bounds
-	f(100*time.Microsecond, 40, false)
-	f(550*time.Microsecond, 100, false)
-	if changes != 3 {
-		t.Errorf("changed %d times, want 3", changes)
-	}
-}

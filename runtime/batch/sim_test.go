@@ -157,6 +157,14 @@ func (c *simClient) Finished() {
 	c.finished <- c.ticket.Outcome()
 }
 
+// Help drives, as a poller would.
+func (c *simClient) Help() { go c.drive(time.Hour) }
+
+func (c *simClient) drive(longest time.Duration) {
+	for c.b.Drive(longest) {
+	}
+}
+
 // request fills the ticket in.
 func (c *simClient) request() (width int) {
 	rows := 1 + c.random.IntN(3)
@@ -192,10 +200,11 @@ func (c *simClient) once() {
 		before := c.told.Load()
 		c.ended = sent
 		if err = c.b.Submit(t); err == nil {
+			longest := time.Duration(c.random.Int64N(int64(2 * c.longest)))
 			if c.random.IntN(2) == 0 {
-				c.b.Drive()
+				c.drive(longest)
 			} else {
-				go c.b.Drive()
+				go c.drive(longest)
 			}
 			err = <-c.finished
 			before++

@@ -77,6 +77,10 @@ type Waiter interface {
 	// Finished is called once, from any goroutine, when the ticket is the
 	// caller's again. It must take the ticket's Outcome, and not block.
 	Finished()
+	// Help is called from any goroutine while the ticket waits: more of them do
+	// than one goroutine should run. Somebody must call Drive soon. It must not
+	// block, and not call the Batcher.
+	Help()
 }
 
 // Outcome returns what became of a submitted ticket, as Do does. It is called

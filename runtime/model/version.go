@@ -144,7 +144,7 @@ func Outcome(t *batch.Ticket) error { return refused(t.Outcome()) }
 
 // Drive runs what was submitted; see [batch.Batcher.Drive]. It may be called
 // on a version that has closed.
-func (v *Version) Drive() { v.batcher.Drive() }
+func (v *Version) Drive(longest time.Duration) (left bool) { return v.batcher.Drive(longest) }
 
 // refused marks an error of the model as one of its input.
 func refused(err error) error {
