@@ -28,8 +28,9 @@ type costs struct {
 	ran    [maxSizes / 64]uint64 // sizes that were run before, as bits
 
 	plan  plan
-	level int      // of plan.runs
-	own   estimate // at that level, of runs of any size
+	fewer [maxLevel]int // rows of a run at each level below that of plan; 0 before the first
+	level int           // of plan.runs
+	own   estimate      // at that level, of runs of any size
 	probe probe
 }
 
@@ -121,7 +122,7 @@ func (c *costs) observe(b, n int, d time.Duration) {
 			c.own.add(row, c.clock)
 		}
 	}
-	c.decide()
+	c.decide(n)
 }
 
 // first says whether no run of b rows was seen before. ONNX Runtime plans its
@@ -158,23 +159,51 @@ func (e *estimate) add(ns float64, now uint64) {
 	e.last = now
 }
 
-// decide renews the plan.
-func (c *costs) decide() {
+// decide renews the plan after a run with n at once, as observe has it.
+func (c *costs) decide(n int) {
 	c.look()
-	level, before := c.level, index(c.plan.size, maxLog)
-	c.plan.size = c.sizeAt(level)
+	c.plan.size = c.renew(c.level, c.plan.size)
+	if c.below(n) {
+		level := index(n, maxLevel)
+		c.fewer[level] = c.renew(level, max(1, c.fewer[level]))
+	}
+	level := c.level
 	if c.probe.level >= 0 {
-		level = c.probe.level // where runs may be as large
+		level = c.probe.level
 	}
 	c.plan.runs = c.runsOf(level)
-	k := index(c.plan.size, maxLog)
+}
+
+// below says whether n runs at once, 0 for an unknown number, are fewer than
+// are planned: there are not requests enough, or not callers to run them.
+func (c *costs) below(n int) bool {
+	level := index(n, maxLevel)
+	return n > 0 && level < c.level && level != c.probe.level
+}
+
+// sizeWith returns how many rows a run should have that is one of n at once.
+func (c *costs) sizeWith(n int) int {
+	if c.below(n) {
+		if size := c.fewer[index(n, maxLevel)]; size > 0 {
+			return size
+		}
+	}
+	return c.plan.size
+}
+
+// renew returns how many rows a run should have at a level; now and then the
+// next larger size is tried. before is what was returned last.
+func (c *costs) renew(level, before int) int {
+	size := c.sizeAt(level)
+	k, old := index(size, maxLog), index(before, maxLog)
 	if c.clock%again == 0 && c.probe.level < 0 && k+1 < maxLog && !c.tooLong(level, k, k+1) {
 		k++
-		c.plan.size = 2<<k - 1
+		size = 2<<k - 1
 	}
-	if k != before {
+	if k != old {
 		c.table[level][k].doubt(c.clock)
 	}
+	return size
 }
 
 // doubt lets an estimate that is old change quickly.

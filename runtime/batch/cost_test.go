@@ -237,3 +237,25 @@ func TestFirstRunOfASize(t *testing.T) {
 		t.Errorf("learned %v ns from %d runs, want 1000 from 1", e.ns, e.seen)
 	}
 }
+
+// TestSizesOfFewerRuns: who never has as many runs at once as are planned
+// learns how large they should be all the same, and the plan keeps its own.
+func TestSizesOfFewerRuns(t *testing.T) {
+	f := func(c curve, low, high int) {
+		t.Helper()
+		costs := newCosts(4, 0)
+		for range 2000 {
+			size := min(costs.sizeWith(1), 64)
+			costs.observe(size, 1, time.Duration(c(size, 1)*1000))
+		}
+		// The last one may have been a look at a larger size.
+		if size := min(costs.sizeAt(0), 64); size < low || size > high {
+			t.Errorf("alone: %d rows a run, want %d to %d", size, low, high)
+		}
+		if size := costs.sizeWith(4); size != 1 {
+			t.Errorf("four at once were never seen and have %d rows", size)
+		}
+	}
+	f(line(20, 1), 31, 64)
+	f(rows(500, 700, 900), 1, 1)
+}

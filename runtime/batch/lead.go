@@ -114,9 +114,10 @@ func (b *Batcher) gather(t *Ticket) {
 	}
 }
 
-// limit returns the most rows that a run should have. Callers hold mu.
+// limit returns the most rows that the run should have which begins. Callers
+// hold mu.
 func (b *Batcher) limit() int {
-	return max(1, min(b.cfg.MaxBatchSize, b.costs.plan.size))
+	return max(1, min(b.cfg.MaxBatchSize, b.costs.sizeWith(b.running)))
 }
 
 // coarse is the least time that Go's timers can wait on Linux: the runtime
