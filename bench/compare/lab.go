@@ -37,43 +37,48 @@ type lab struct {
 	server     *process // nil until needed
 }
 
-func newLab(ctx context.Context, cfg Config) (l *lab, err error) {
-	l = &lab{cfg: cfg}
-	defer func() {
-		if err != nil {
-			l.close()
-		}
-	}()
+func newLab(ctx context.Context, cfg Config) (*lab, error) {
+	l := &lab{cfg: cfg}
+	if err := l.open(ctx); err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// open fetches what is measured and starts the limits.
+func (l *lab) open(ctx context.Context) (err error) {
+	cfg := &l.cfg
 	if _, err := os.Stat(cfg.Server); err != nil {
-		return nil, fmt.Errorf("cannot find the server, run make build: %w", err)
+		return fmt.Errorf("cannot find the server, run make build: %w", err)
 	}
 	if l.dir, err = os.MkdirTemp("", "millrace-bench-"); err != nil {
-		return nil, fmt.Errorf("cannot make a folder for repositories: %w", err)
+		return fmt.Errorf("cannot make a folder for repositories: %w", err)
 	}
 	if l.header, err = ortlimit.ModuleDir(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	names := []string{models.LargeMLP}
 	for _, m := range models.Catalogue() {
 		names = append(names, m.Name)
 	}
 	if l.paths, err = models.Ensure(ctx, cfg.Cache, names...); err != nil {
-		return nil, err
+		return err
 	}
 	if l.limit, err = l.newLimit(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	for _, m := range models.Catalogue() {
 		if err := l.limit.Load(m.Name, l.paths[m.Name], limitInputs(m.Inputs)...); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return nil, fmt.Errorf("cannot find this program: %w", err)
+		return fmt.Errorf("cannot find this program: %w", err)
 	}
 	l.echo, err = launch(ctx, nil, self, "echo")
-	return l, err
+	return err
 }
 
 func (l *lab) close() {
