@@ -48,10 +48,10 @@ type lane struct {
 	recruits chan struct{} // wakes a parked poller
 	// No poller is recruited before restUntil, as batch.Now; rest is how long that was.
 	restUntil, rest atomic.Int64
-	// The version that had the last request, and until when more than one counts
-	// as asked for, as batch.Now.
-	asked       atomic.Pointer[model.Version]
-	sharedUntil atomic.Int64
+	// The version that had the last request, when another one had before it, and
+	// until when the pollers count as shared between versions; both as batch.Now.
+	asked                 atomic.Pointer[model.Version]
+	turnedAt, sharedUntil atomic.Int64
 
 	mu    sync.Mutex
 	free  []int32              // slots that are not in use

@@ -54,8 +54,9 @@ func (l *lane) spawn() {
 	l.pollers.Go(func() {
 		p := &poller{lane: l, buf: make([]byte, max(readBytes, l.cfg.HeaderBytes))}
 		for !l.stopped.Load() {
-			p.serve(p.wait())
-			p.drive()
+			n := p.wait()
+			p.serve(n)
+			p.drive(n)
 		}
 		l.wake() // let the next one see that the lane has stopped
 	})
@@ -242,8 +243,17 @@ func (p *poller) touch(v *model.Version) {
 	}
 	p.touched = append(p.touched, v)
 	if p.lane.asked.Load() != v {
-		p.lane.asked.Store(v)
-		p.lane.sharedUntil.Store(batch.Now() + int64(sharedFor))
+		p.lane.turn(v)
+	}
+}
+
+// turn is called when another version is asked for than before: once when
+// clients move on to it, again and again when there are clients of both.
+func (l *lane) turn(v *model.Version) {
+	now := batch.Now()
+	l.asked.Store(v)
+	if now-l.turnedAt.Swap(now) < int64(sharedFor) {
+		l.sharedUntil.Store(now + int64(sharedFor))
 	}
 }
 
@@ -255,12 +265,14 @@ const (
 	longestShared = 500 * time.Microsecond
 	longestAlone  = 3 * time.Millisecond
 	sharedFor     = time.Second
-	// heavyFrom is how long runs take when to be woken costs little beside them.
-	heavyFrom = 150 * time.Microsecond
+	// heavyFrom is how long a request takes to run when to be woken costs little
+	// beside it.
+	heavyFrom = 50 * time.Microsecond
 )
 
-// drive runs what has been submitted in this round, or lets others run it.
-func (p *poller) drive() {
+// drive runs what has been submitted in this round of n events, or lets others
+// run it.
+func (p *poller) drive(n int) {
 	if len(p.touched) == 0 {
 		return
 	}
@@ -277,7 +289,7 @@ func (p *poller) drive() {
 	}
 	clear(p.touched[len(left):])
 	p.touched = left
-	heavy := batch.Now()-began > int64(heavyFrom)
+	heavy := batch.Now()-began > int64(heavyFrom)*int64(max(n, 1))
 	if l.heavy.Load() != heavy {
 		l.heavy.Store(heavy)
 	}
