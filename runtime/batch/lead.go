@@ -114,10 +114,10 @@ func (b *Batcher) gather(t *Ticket) {
 	}
 }
 
-// limit returns the most rows that the run should have which begins. Callers
-// hold mu.
+// limit returns the most rows that the run should have which began last, or
+// that is the next when none is under way. Callers hold mu.
 func (b *Batcher) limit() int {
-	return max(1, min(b.cfg.MaxBatchSize, b.costs.sizeWith(b.running)))
+	return max(1, min(b.cfg.MaxBatchSize, b.costs.sizeWith(max(1, b.running))))
 }
 
 // coarse is the least time that Go's timers can wait on Linux: the runtime

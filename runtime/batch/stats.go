@@ -120,7 +120,7 @@ func (b *Batcher) Stats() Stats {
 		Inferences: c.inferences, Executions: c.executions,
 		Rejected: c.rejected, Expired: c.expired, Canceled: c.canceled,
 		Waiting: b.q.count, WaitingBytes: b.q.bytes, Running: b.running,
-		BestSize: max(1, min(b.cfg.MaxBatchSize, b.costs.sizeWith(max(1, b.running)))), Runs: b.costs.plan.runs,
+		BestSize: b.limit(), Runs: b.costs.plan.runs,
 	}
 	s.Fail.Count += c.failed
 	if c.lastRun != 0 {
