@@ -266,8 +266,8 @@ const (
 	longestAlone  = 3 * time.Millisecond
 	sharedFor     = time.Second
 	// heavyFrom is how long a request takes to run when to be woken costs little
-	// beside it.
-	heavyFrom = 50 * time.Microsecond
+	// beside it. A few may take as long because of other work on the cores.
+	heavyFrom, aFew = 50 * time.Microsecond, 3
 )
 
 // drive runs what has been submitted in this round of n events, or lets others
@@ -289,7 +289,7 @@ func (p *poller) drive(n int) {
 	}
 	clear(p.touched[len(left):])
 	p.touched = left
-	heavy := batch.Now()-began > int64(heavyFrom)*int64(max(n, 1))
+	heavy := batch.Now()-began > int64(heavyFrom)*int64(max(n, aFew))
 	if l.heavy.Load() != heavy {
 		l.heavy.Store(heavy)
 	}
