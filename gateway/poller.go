@@ -281,14 +281,9 @@ func (p *poller) drive(n int) {
 	if began < l.sharedUntil.Load() {
 		longest = longestShared
 	}
-	left := p.touched[:0]
-	for _, v := range p.touched {
-		if v.Drive(longest) {
-			left = append(left, v)
-		}
-	}
-	clear(p.touched[len(left):])
-	p.touched = left
+	p.touched = slices.DeleteFunc(p.touched, func(v *model.Version) bool {
+		return !v.Drive(longest)
+	})
 	heavy := batch.Now()-began > int64(heavyFrom)*int64(max(n, aFew))
 	if l.heavy.Load() != heavy {
 		l.heavy.Store(heavy)

@@ -139,12 +139,12 @@ func (b *Batcher) Drive(longest time.Duration) (left bool) {
 	}
 	b.mu.Lock()
 	b.longest = longest
-	within := b.within(longest)
-	if !within {
+	if !b.within(longest) {
 		b.promote()
+		b.mu.Unlock()
+		return false
 	}
-	b.mu.Unlock()
-	return within && b.drive(driveFor)
+	return b.drive(driveFor)
 }
 
 // within says whether a run is known to take no longer than that. Callers hold mu.
@@ -159,10 +159,9 @@ const driveFor = 500 * time.Microsecond
 const forever = time.Duration(math.MaxInt64)
 
 // drive runs submitted tickets for that long, and says whether some are left
-// that could run.
+// that could run. Callers hold mu; it is free when drive returns.
 func (b *Batcher) drive(most time.Duration) bool {
-	for began := Now(); ; {
-		b.mu.Lock()
+	for began := Now(); ; b.mu.Lock() {
 		t := b.q.first()
 		if t == nil || t.Waiter == nil || !b.mayStart() {
 			b.promote()
@@ -374,6 +373,7 @@ func (b *Batcher) promote() {
 		}
 		go func() {
 			b.lead(t)
+			b.mu.Lock()
 			b.drive(forever)
 		}()
 	}
