@@ -1,0 +1,53 @@
+package route
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/millrace-ml/millrace/runtime/tensor"
+)
+
+func TestCompatible(t *testing.T) {
+	input := func(name string, d tensor.Datatype, shape ...int64) tensor.Spec {
+		return tensor.Spec{Name: name, Datatype: d, Shape: shape}
+	}
+	optional := func(s tensor.Spec) tensor.Spec {
+		s.Optional = true
+		return s
+	}
+	x := input("x", tensor.FP32, -1, 4)
+	f := func(stable, other []tensor.Spec, want ...string) {
+		t.Helper()
+		err := Compatible(&tensor.Signature{Model: "a", Inputs: stable},
+			&tensor.Signature{Model: "b", Inputs: other})
+		if (err != nil) != (len(want) > 0) {
+			t.Errorf("%v and %v: %v, want %q", stable, other, err, want)
+			return
+		}
+		for _, text := range want {
+			if !strings.Contains(err.Error(), text) {
+				t.Errorf("%v and %v: %v, want %q", stable, other, err, text)
+			}
+		}
+	}
+	type specs = []tensor.Spec
+	y := input("y", tensor.Bytes, -1)
+	f(specs{x, y}, specs{y, x})
+	f(specs{x}, specs{input("x", tensor.FP32, 1, -1)})
+	f(specs{input("x", tensor.FP32, 1, -1)}, specs{x})
+	f(specs{x}, specs{x, optional(y)})
+	f(specs{x}, specs{optional(x)})
+	f(nil, nil)
+
+	f(specs{x}, specs{input("x", tensor.FP32, -1, 5)},
+		`stable (model "a") takes input "x" as required FP32 [-1,4]`,
+		`the other (model "b") takes it as required FP32 [-1,5]`)
+	f(specs{x}, specs{input("x", tensor.FP64, -1, 4)}, "required FP64 [-1,4]")
+	f(specs{x}, specs{input("x", tensor.FP32, -1)}, "required FP32 [-1]")
+	f(specs{x, y}, specs{x}, `takes input "y", required BYTES [-1]`,
+		`the other (model "b") has no such input`)
+	f(specs{x}, specs{x, y}, `stable (model "a") has no input "y"`,
+		`the other (model "b") needs it, required BYTES [-1]`)
+	f(specs{optional(x)}, specs{x}, "as optional FP32", "as required FP32")
+	f(specs{x}, specs{y}, `"x"`, `"y"`)
+}

@@ -1,0 +1,122 @@
+package route
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Table is all endpoints. It is immutable.
+type Table struct {
+	endpoints map[string]*Endpoint
+	aliases   map[string]map[string][]byte // by model and alias: a version
+}
+
+// Endpoint is one endpoint of a Table. It is immutable.
+type Endpoint struct {
+	Spec    // with every default filled in, and header names in lower case
+	Arms    []Arm
+	Shadows []Shadow
+
+	rules  []rule
+	seed   uint64 // of the hash that sticky keys go through
+	cookie string // what follows the value of a cookie that the server sets
+}
+
+// Arm is a version that an endpoint may pick.
+type Arm struct {
+	Name    string
+	Model   []byte // names, as model.Repository.Acquire takes them
+	Version []byte // an alias is resolved; empty is the latest that is ready
+	Weight  int    // of FullWeight
+}
+
+// Shadow is a version that gets copies of an endpoint's requests.
+type Shadow struct {
+	ShadowSpec        // with every default filled in
+	Model      []byte // names, as model.Repository.Acquire takes them
+	Version    []byte // an alias is resolved; empty is the latest that is ready
+}
+
+// New builds a table. The error lists every fault, one a line, each beginning
+// with `endpoints[i].key: `.
+func New(specs []Spec, aliases Aliases) (*Table, error) {
+	t := &Table{
+		endpoints: make(map[string]*Endpoint, len(specs)),
+		aliases:   make(map[string]map[string][]byte, len(aliases)),
+	}
+	for model, versions := range aliases {
+		t.aliases[model] = make(map[string][]byte, len(versions))
+		for alias, version := range versions {
+			t.aliases[model][alias] = []byte(version)
+		}
+	}
+	var faults []error
+	names := make(map[string]string, len(specs))
+	for i := range specs {
+		b := builder{at: fmt.Sprintf("endpoints[%d]", i), aliases: t.aliases}
+		b.name("name", specs[i].Name)
+		b.once("name", specs[i].Name, b.at, names)
+		t.endpoints[specs[i].Name] = b.endpoint(specs[i])
+		faults = append(faults, b.faults...)
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	return t, nil
+}
+
+// Endpoint returns the endpoint of that name, or nil. t may be nil.
+func (t *Table) Endpoint(name []byte) *Endpoint {
+	if t == nil {
+		return nil
+	}
+	return t.endpoints[string(name)]
+}
+
+// Endpoints lists all, in the order of their names. t may be nil.
+func (t *Table) Endpoints() []*Endpoint {
+	if t == nil {
+		return nil
+	}
+	return slices.SortedFunc(maps.Values(t.endpoints), func(a, b *Endpoint) int {
+		return strings.Compare(a.Name, b.Name)
+	})
+}
+
+// Version returns the version that an explicit wish names: "@x" or an alias is
+// resolved, all else is a version. t may be nil. Nobody may write to the result.
+func (t *Table) Version(model string, wish []byte) []byte {
+	if t == nil || len(wish) == 0 {
+		return wish
+	}
+	alias := wish
+	if alias[0] == '@' {
+		alias = alias[1:]
+	}
+	if version, ok := t.aliases[model][string(alias)]; ok {
+		return version
+	}
+	return wish
+}
+
+// WithWeights returns a table in which an endpoint's arms have these weights:
+// one for each arm, FullWeight in sum. Where the endpoint is no more it returns
+// t, which may be nil.
+func (t *Table) WithWeights(endpoint string, weights []int) *Table {
+	old := t.Endpoint([]byte(endpoint))
+	if old == nil {
+		return t
+	}
+	e := *old
+	e.Arms, e.Spec.Arms = slices.Clone(e.Arms), slices.Clone(e.Spec.Arms)
+	for i, w := range weights {
+		e.Arms[i].Weight, e.Spec.Arms[i].Weight = w, w
+	}
+	changed := *t
+	changed.endpoints = maps.Clone(t.endpoints)
+	changed.endpoints[endpoint] = &e
+	return &changed
+}
