@@ -11,21 +11,37 @@ import (
 )
 
 // data reads the elements of input i, a flat or nested array, into dst, which
-// has the size of exactly n elements; BYTES are appended to dst instead.
+// has room for n elements; BYTES are appended to dst instead.
 type data struct {
 	*scanner
 	input    int
 	datatype tensor.Datatype
 	dst      []byte
-	n        int64 // elements that are due
+	n        int64 // elements that are due, or that there is room for with a table
 	got      int64
 	base64   bool
 	r        *Request // whose memory BYTES grow in
+	table    *table   // whose inputs grow, and whose rules hold; nil with OIP
 }
 
 func (d *data) errorf(format string, args ...any) error {
-	return fmt.Errorf("%w: inputs[%d].data[%d]: %s", ErrBadRequest, d.input, d.got,
-		fmt.Sprintf(format, args...))
+	return fmt.Errorf("%w: %s: %s", ErrBadRequest, d.place(), fmt.Sprintf(format, args...))
+}
+
+// place names the element that is being read.
+func (d *data) place() string {
+	if d.table != nil {
+		return d.table.place(d)
+	}
+	return fmt.Sprintf("inputs[%d].data[%d]", d.input, d.got)
+}
+
+// room is called when there is none for another element.
+func (d *data) room() error {
+	if d.table == nil {
+		return d.errorf("more than the %d elements of the shape", d.n)
+	}
+	return d.table.grow(d)
 }
 
 // array reads one level of the array. All elements of a level are of one kind,
@@ -78,7 +94,9 @@ func (d *data) each(element func() error) error {
 			return err
 		}
 		if d.got >= d.n {
-			return d.errorf("more than the %d elements of the shape", d.n)
+			if err := d.room(); err != nil {
+				return err
+			}
 		}
 		if err := element(); err != nil {
 			return d.wrap(err)
@@ -98,15 +116,31 @@ func (d *data) singles() error {
 			return err
 		}
 		if d.got >= d.n {
-			return d.errorf("more than the %d elements of the shape", d.n)
+			if err := d.room(); err != nil {
+				return err
+			}
 		}
-		f, err := d.float(true)
-		if err != nil {
+		if err := d.single(); err != nil {
 			return d.wrap(err)
 		}
-		binary.LittleEndian.PutUint32(d.dst[4*d.got:], math.Float32bits(float32(f)))
 		d.got++
 	}
+}
+
+func (d *data) single() error {
+	f, err := d.real(true)
+	if err == nil {
+		binary.LittleEndian.PutUint32(d.dst[4*d.got:], math.Float32bits(float32(f)))
+	}
+	return err
+}
+
+// real is float where the dialects beside OIP have null for NaN.
+func (d *data) real(single bool) (float64, error) {
+	if d.table != nil && d.next() == 'n' {
+		return math.NaN(), d.word("null")
+	}
+	return d.float(single)
 }
 
 // wrap gives an element's error its place.
@@ -115,7 +149,7 @@ func (d *data) wrap(err error) error {
 		text, _ := d.number()
 		return d.errorf("%s %v for %s", shorten(text), err, d.datatype)
 	}
-	return fmt.Errorf("%w (inputs[%d].data[%d], %s)", err, d.input, d.got, d.datatype)
+	return fmt.Errorf("%w (%s, %s)", err, d.place(), d.datatype)
 }
 
 func shorten(text []byte) []byte {
@@ -127,29 +161,31 @@ func shorten(text []byte) []byte {
 
 func (d *data) float1() error {
 	at := d.pos
-	f, err := d.float(false)
-	if err != nil {
-		return err
+	f, err := d.real(false)
+	if err == nil && !d.put(f) {
+		d.pos, err = at, errRange
 	}
+	return err
+}
+
+// put stores a number as an element of a float datatype, if it is in range.
+func (d *data) put(f float64) bool {
 	switch d.datatype {
+	case tensor.FP32:
+		binary.LittleEndian.PutUint32(d.dst[4*d.got:], math.Float32bits(float32(f)))
+		return math.Abs(f) <= math.MaxFloat32 || f-f != 0
 	case tensor.FP64:
 		binary.LittleEndian.PutUint64(d.dst[8*d.got:], math.Float64bits(f))
 	case tensor.FP16:
 		h := tensor.FP16FromFloat64(f)
-		if h&0x7fff == 0x7c00 && !math.IsInf(f, 0) {
-			d.pos = at
-			return errRange
-		}
 		binary.LittleEndian.PutUint16(d.dst[2*d.got:], h)
+		return h&0x7fff != 0x7c00 || math.IsInf(f, 0)
 	default:
 		h := tensor.BF16FromFloat64(f)
-		if h&0x7fff == 0x7f80 && !math.IsInf(f, 0) {
-			d.pos = at
-			return errRange
-		}
 		binary.LittleEndian.PutUint16(d.dst[2*d.got:], h)
+		return h&0x7fff != 0x7f80 || math.IsInf(f, 0)
 	}
-	return nil
+	return true
 }
 
 // limits of the integers: the largest value, and the largest after a minus sign.
@@ -166,10 +202,18 @@ func (d *data) int1() error {
 	if err != nil {
 		return err
 	}
-	l := limits[d.datatype]
-	if neg && v > l.min || !neg && v > l.max {
+	if !d.putInt(v, neg) {
 		d.pos = at
 		return errRange
+	}
+	return nil
+}
+
+// putInt stores an integer as an element of an integer datatype, if it is in range.
+func (d *data) putInt(v uint64, neg bool) bool {
+	l := limits[d.datatype]
+	if neg && v > l.min || !neg && v > l.max {
+		return false
 	}
 	if neg {
 		v = -v
@@ -184,7 +228,7 @@ func (d *data) int1() error {
 	default:
 		binary.LittleEndian.PutUint64(d.dst[8*d.got:], v)
 	}
-	return nil
+	return true
 }
 
 func (d *data) bool1() error {
@@ -196,6 +240,9 @@ func (d *data) bool1() error {
 		d.dst[d.got] = 0
 		return d.word("false")
 	}
+	if d.table != nil && d.table.dialect == dialectMLflow {
+		return d.errorf("must be true or false")
+	}
 	v, neg, err := d.integer()
 	if err == nil && (neg || v > 1) {
 		return d.errorf("must be true or false")
@@ -205,6 +252,9 @@ func (d *data) bool1() error {
 }
 
 func (d *data) str1() error {
+	if d.table != nil && d.table.dialect == dialectV1 && d.next() == '{' {
+		return d.wrapped()
+	}
 	text := len(d.text)
 	s, err := d.str()
 	if err != nil {
@@ -224,4 +274,32 @@ func (d *data) str1() error {
 	d.dst = tensor.AppendElement(d.dst, s)
 	d.text = d.text[:text]
 	return nil
+}
+
+// wrapped reads a string that the V1 protocol writes as {"b64": "..."}.
+func (d *data) wrapped() error {
+	if err := d.open('{'); err != nil {
+		return err
+	}
+	key, ok, err := d.key(true)
+	if err != nil {
+		return err
+	}
+	if !ok || string(key) != "b64" {
+		return d.errorf("an object must be {\"b64\": \"...\"}")
+	}
+	if d.next() != '"' {
+		return d.unexpected("a string")
+	}
+	encoded := d.base64
+	d.base64 = true
+	err = d.str1()
+	d.base64 = encoded
+	if err != nil {
+		return err
+	}
+	if _, ok, err = d.key(false); ok {
+		return d.errorf("an object must be {\"b64\": \"...\"}")
+	}
+	return err
 }

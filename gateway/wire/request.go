@@ -36,11 +36,18 @@ type Request struct {
 	TimeoutMicros uint64 // 0 is none
 	Sequence      bool   // a sequence_id was given
 
+	// Rows is how many rows the client sent one after the other, 0 where it sent
+	// whole tensors. Only the dialects beside OIP have it, and the two below.
+	Rows   int
+	Single bool // plain JSON: one row stands alone, and not in a list
+	Frame  bool // MLflow: the rows are those of a data frame
+
 	model  string
 	shapes []int64 // memory of the inputs' shapes
 	scan   scanner
 	blobs  []blob
 	asked  []uint64 // a bit for each output of the signature: it is in Outputs
+	table  table
 }
 
 // blob is an input whose data follows the JSON part.
@@ -63,6 +70,8 @@ func (r *Request) Reset() {
 	r.Outputs = r.Outputs[:0]
 	r.BinaryOutput, r.Sequence = false, false
 	r.Priority, r.TimeoutMicros = 0, 0
+	r.Rows, r.Single, r.Frame = 0, false, false
+	r.table.reset()
 	r.shapes, r.blobs = r.shapes[:0], r.blobs[:0]
 	r.scan = scanner{text: r.scan.text[:0]}
 	if cap(r.scan.text) > keepText {

@@ -64,6 +64,9 @@ func (v *Version) Name() string { return v.name }
 // Version returns the version's name.
 func (v *Version) Version() string { return v.version }
 
+// Digest tells the version's files and settings from all others of its name.
+func (v *Version) Digest() string { return v.fingerprint }
+
 // Signature returns what the model takes and gives.
 func (v *Version) Signature() *tensor.Signature { return v.sig }
 

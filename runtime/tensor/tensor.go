@@ -36,6 +36,16 @@ type Spec struct {
 	BatchAxis int
 	Optional  bool     // an input that may be left out
 	Labels    []string // names of the classes of an output, from its label file
+	// Columns name the columns of a matrix input [rows, n], or say of which type
+	// the one of an input [rows] or [rows, 1] is; nil where nothing is known.
+	Columns []Column
+}
+
+// Column is one feature of a table that clients send by its name.
+type Column struct {
+	Name     string
+	Type     string // MLflow's type of a column, such as double; "" is unknown
+	Optional bool   // it may be left out: its values are missing then
 }
 
 // Signature is what a model takes and gives. It is immutable once built.
@@ -47,14 +57,27 @@ type Signature struct {
 	// 0 says that the model has no batch axis.
 	MaxBatchSize int
 
-	inputs, outputs index
+	inputs, outputs, columns index
 }
 
 // Input returns the index of the input of that name, or -1.
-func (s *Signature) Input(name []byte) int { return s.inputs.find(s.Inputs, name) }
+func (s *Signature) Input(name []byte) int {
+	return s.inputs.find(len(s.Inputs), func(i int) string { return s.Inputs[i].Name }, name)
+}
 
 // Output returns the index of the output of that name, or -1.
-func (s *Signature) Output(name []byte) int { return s.outputs.find(s.Outputs, name) }
+func (s *Signature) Output(name []byte) int {
+	return s.outputs.find(len(s.Outputs), func(i int) string { return s.Outputs[i].Name }, name)
+}
+
+// Column returns the index of the column of that name of the only input, or -1.
+func (s *Signature) Column(name []byte) int {
+	if len(s.Inputs) != 1 {
+		return -1
+	}
+	columns := s.Inputs[0].Columns
+	return s.columns.find(len(columns), func(i int) string { return columns[i].Name }, name)
+}
 
 // index finds a name among many: the places are noted on the first look-up, so
 // that a request that names thousands of tensors does not compare each with all.
@@ -62,13 +85,14 @@ type index struct {
 	places atomic.Pointer[map[string]int]
 }
 
-// fewSpecs is up to how many names comparing is as fast as looking up.
-const fewSpecs = 16
+// fewNames is up to how many names comparing is as fast as looking up.
+const fewNames = 16
 
-func (x *index) find(specs []Spec, name []byte) int {
-	if len(specs) <= fewSpecs {
-		for i := range specs {
-			if specs[i].Name == string(name) {
+// find looks for name among n names, which nameOf returns.
+func (x *index) find(n int, nameOf func(i int) string, name []byte) int {
+	if n <= fewNames {
+		for i := range n {
+			if nameOf(i) == string(name) {
 				return i
 			}
 		}
@@ -76,9 +100,9 @@ func (x *index) find(specs []Spec, name []byte) int {
 	}
 	places := x.places.Load()
 	if places == nil {
-		m := make(map[string]int, len(specs))
-		for i := range specs {
-			m[specs[i].Name] = i
+		m := make(map[string]int, n)
+		for i := range n {
+			m[nameOf(i)] = i
 		}
 		places = &m
 		x.places.Store(places)

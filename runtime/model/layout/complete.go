@@ -53,7 +53,7 @@ func (f *Folder) Complete(got Inspected,
 	}
 	var faults []error
 	faults = append(faults, checkTensors(cfg, sig)...)
-	faults = append(faults, f.labels(cfg, sig))
+	faults = append(faults, f.labels(cfg, sig), nameFeatures(cfg, sig))
 	if err := errors.Join(faults...); err != nil {
 		return nil, nil, claimed, err
 	}

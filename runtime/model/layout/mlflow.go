@@ -249,6 +249,7 @@ func (h half) table() []error {
 				c.Type, h.kind, s.Datatype))
 		} else if claims && h.kind == "input" {
 			faults = append(faults, oneColumn(s))
+			s.Columns = features(h.columns[i : i+1])
 		}
 	}
 	return append(faults, h.left()...)
@@ -286,5 +287,23 @@ func (h half) matrix() error {
 			s.Name, tensor.FormatShape(s.Shape))
 	}
 	s.Shape = []int64{s.Shape[0], n}
+	if h.kind == "input" {
+		s.Columns = features(h.columns)
+	}
 	return nil
+}
+
+// features are the columns of an input, nil where they have no names to tell
+// them apart by.
+func features(columns []Column) []tensor.Column {
+	list := make([]tensor.Column, len(columns))
+	names := make(map[string]bool, len(columns))
+	for i, c := range columns {
+		list[i] = tensor.Column{Name: c.Name, Type: c.Type, Optional: c.Optional}
+		names[c.Name] = true
+	}
+	if len(names) < len(columns) || names[""] {
+		return nil
+	}
+	return list
 }

@@ -2,11 +2,13 @@ package layout
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 
 	"github.com/millrace-ml/millrace/runtime/model/configpb"
+	"github.com/millrace-ml/millrace/runtime/tensor"
 )
 
 // The parameters of a configuration that Triton does not have. The server's
@@ -17,6 +19,7 @@ const (
 	ParameterQueueBytes    = "queue_bytes"
 	ParameterLatencyTarget = "latency_target_microseconds"
 	ParameterVersions      = "specific_versions"
+	ParameterFeatures      = "feature_names"
 )
 
 // Parameter is a key of a configuration's parameters.
@@ -46,6 +49,9 @@ var parameters = []Parameter{
 	{ParameterVersions, "a JSON list of names",
 		"versions to load, of any name, beside those of version_policy.specific",
 		func(text string) bool { _, err := versionNames(text); return err == nil }},
+	{ParameterFeatures, "a JSON list of different names",
+		"names of the columns of the only input, a matrix, by which clients may send them",
+		func(text string) bool { _, err := featureNames(text); return err == nil }},
 }
 
 // useDeviceAllocator is a session setting of ONNX Runtime's that Triton hands on.
@@ -77,6 +83,54 @@ func versionNames(text string) ([]string, error) {
 	var names []string
 	err := json.Unmarshal([]byte(text), &names)
 	return names, err
+}
+
+func featureNames(text string) ([]tensor.Column, error) {
+	names, err := versionNames(text)
+	if err != nil {
+		return nil, err
+	}
+	columns := make([]Column, len(names))
+	for i, name := range names {
+		columns[i].Name = name
+	}
+	list := features(columns)
+	if len(list) == 0 {
+		return nil, errors.New("the names must be different and not empty")
+	}
+	return list, nil
+}
+
+// nameFeatures gives the columns of the only input the names of the
+// configuration, which stand above those that MLflow knows.
+func nameFeatures(cfg *configpb.ModelConfig, sig *tensor.Signature) error {
+	p, ok := cfg.GetParameters()[ParameterFeatures]
+	if !ok {
+		return nil
+	}
+	columns, err := featureNames(p.GetStringValue())
+	if err != nil {
+		return fmt.Errorf("%w: parameters: %s: %w", ErrConfig, ParameterFeatures, err)
+	}
+	if len(sig.Inputs) != 1 || len(sig.Inputs[0].Shape) != 2 || sig.Inputs[0].BatchAxis > 0 {
+		return fmt.Errorf("%w: parameters: %s is for models with one input of the shape "+
+			"[rows, columns]", ErrConfig, ParameterFeatures)
+	}
+	s := &sig.Inputs[0]
+	if n := int64(len(columns)); s.Shape[1] != -1 && s.Shape[1] != n {
+		return fmt.Errorf("%w: parameters: %s has %d names, the input %q has the shape %s",
+			ErrConfig, ParameterFeatures, n, s.Name, tensor.FormatShape(s.Shape))
+	}
+	for i := range columns {
+		for _, known := range s.Columns {
+			if known.Name == columns[i].Name {
+				columns[i] = known
+			}
+		}
+	}
+	s.Shape = []int64{s.Shape[0], int64(len(columns))}
+	s.Columns = columns
+	return nil
 }
 
 // checkParameters finds values that are not allowed, and warns of keys that
