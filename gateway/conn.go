@@ -2,15 +2,17 @@ package gateway
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/millrace-ml/millrace/gateway/wire"
+	"github.com/millrace-ml/millrace/gateway/cache"
 )
 
 // conn is one connection in the lane. It has one owner at a time: a poller, or
@@ -186,7 +188,7 @@ func (c *conn) begin(p *poller, data []byte) verdict {
 	if err != nil {
 		c.unread = len(body) < h.body
 		c.last = c.last || c.unread
-		c.send(c.appendFailure(nil, err))
+		c.send(c.appendFailure(nil, err, h.dialect))
 		return proceed
 	}
 	c.x = x
@@ -218,10 +220,11 @@ func (c *conn) readBody(p *poller) verdict {
 func (c *conn) submit(p *poller) verdict {
 	x := c.x
 	x.Deadline(int64(c.head.timeout) * 1_000_000)
-	err := c.lane.core.decode(x, x.body, c.head.json)
+	err := c.lane.core.Decode(x, x.body, c.head.json)
 	if err == nil {
 		v := x.Version
-		if err = c.lane.core.submit(x, c); err == nil {
+		var answered bool
+		if answered, err = c.lane.core.submit(x, c); err == nil && !answered {
 			p.touch(v)
 			return gone
 		}
@@ -239,6 +242,32 @@ func (c *conn) Finished() {
 	x := c.x
 	c.x = nil
 	c.answer(x, x.outcome())
+	c.done()
+}
+
+// Landed answers a request that waited for the run of an equal one. When there
+// is no answer it has a run of its own.
+func (c *conn) Landed() {
+	x := c.x
+	outputs, err := x.joined()
+	if errors.Is(err, cache.ErrRetry) {
+		x.flight = flight{cached: x.flight.cached, state: cacheMiss}
+		v := x.Version
+		if err = v.Submit(&x.Ticket); err == nil {
+			c.lane.help(v)
+			return
+		}
+	}
+	c.x = nil
+	if err == nil {
+		x.collect(outputs)
+	}
+	c.answer(x, err)
+	c.done()
+}
+
+// done gives the connection up after an answer from outside of its poller.
+func (c *conn) done() {
 	if c.last || c.more || c.broken || len(c.in) > 0 {
 		c.lane.push(c)
 		return
@@ -254,7 +283,7 @@ func (c *conn) answer(x *Exchange, err error) {
 		out, err = c.encode(x)
 	}
 	if err != nil {
-		out = c.appendFailure(x.out[:0], err)
+		out = c.appendFailure(x.out[:0], err, x.dialect)
 	}
 	core.metrics.finish(x, err)
 	c.send(out)
@@ -263,22 +292,20 @@ func (c *conn) answer(x *Exchange, err error) {
 }
 
 // appendFailure appends an error's answer.
-func (c *conn) appendFailure(dst []byte, err error) []byte {
-	f := c.lane.core.failure(err)
+func (c *conn) appendFailure(dst []byte, err error, d dialect) []byte {
+	f := c.lane.core.failure(err, d)
 	c.last = c.last || c.lane.closing.Load()
 	f.last = c.last
 	return f.append(dst)
 }
 
-// headRoom is what the head of an answer has at most.
-const headRoom = 256
+// headRoom is what the head of an answer mostly has at most.
+const headRoom = 384
 
 // encode returns the answer, in memory of the Exchange.
 func (c *conn) encode(x *Exchange) (answer []byte, err error) {
-	defer c.lane.core.catch(&err)
 	var room [headRoom]byte
-	nullNaN := c.lane.core.cfg.NullNaN
-	out, jsonLen, err := wire.Append(append(x.out[:0], room[:]...), &x.Request, &x.Answer, nullNaN)
+	out, jsonLen, err := c.lane.core.Encode(append(x.out[:0], room[:]...), x)
 	x.out = out[:0]
 	if err != nil {
 		return nil, err
@@ -299,15 +326,17 @@ func (c *conn) encode(x *Exchange) (answer []byte, err error) {
 		head = append(head, "\r\nContent-Encoding: "...)
 		head = append(head, c.head.accept.name()...)
 	}
+	x.Headers(func(name string, value []byte) {
+		head = append(append(append(append(head, "\r\n"...), name...), ": "...), value...)
+	})
 	head = append(head, "\r\nContent-Length: "...)
 	head = strconv.AppendInt(head, int64(len(body)), 10)
 	if c.last = c.last || c.lane.closing.Load(); c.last {
 		head = append(head, "\r\nConnection: close"...)
 	}
 	head = append(head, "\r\n\r\n"...)
-	if packed != nil {
-		x.out = append(append(x.out[:0], head...), packed...)
-		return x.out, nil
+	if packed != nil || len(head) > headRoom {
+		return slices.Concat(head, body), nil
 	}
 	from := headRoom - len(head)
 	copy(out[from:], head)
@@ -443,7 +472,7 @@ func (c *conn) late() {
 		c.answer(x, ErrTooSlow)
 	} else {
 		c.lane.core.metrics.refuse(408)
-		c.send(c.appendFailure(nil, ErrTooSlow))
+		c.send(c.appendFailure(nil, ErrTooSlow, dialectOIP))
 	}
 	c.lane.push(c)
 }

@@ -20,11 +20,9 @@ import (
 // control answers everything but infer.
 func (h *HTTP) control(ctx *fasthttp.RequestCtx, p *target) error {
 	if p.action == actionUnsupported {
-		return fmt.Errorf("%w: shared memory, trace settings, generate and named repositories",
+		return fmt.Errorf("%w: explain, shared memory, trace settings, generate and named "+
+			"repositories",
 			ErrUnsupported)
-	}
-	if err := allow(ctx, p.action); err != nil {
-		return err
 	}
 	switch p.action {
 	case actionServerMetadata:
@@ -43,9 +41,19 @@ func (h *HTTP) control(ctx *fasthttp.RequestCtx, p *target) error {
 		return h.repository(ctx, p)
 	case actionLogging:
 		return h.logging(ctx)
+	case actionFeedback:
+		return h.feedback(ctx)
+	case actionV1Models, actionV1Model:
+		return h.modelsV1(ctx, p)
+	case actionPing, actionVersion:
+		return h.mlflow(ctx, p)
+	case actionOpenAPI, actionPage, actionRoot:
+		return h.describe(ctx, p)
 	case actionAllStats:
 		var all []any
-		h.core.models.Each(func(v *model.Version) { all = append(all, statistics(v)) })
+		h.core.models.Each(func(v *model.Version) {
+			all = append(all, statistics(v, h.core.Statistics(v)))
+		})
 		return reply(ctx, map[string]any{"model_stats": all})
 	}
 	return h.model(ctx, p)
@@ -57,9 +65,9 @@ func (h *HTTP) control(ctx *fasthttp.RequestCtx, p *target) error {
 func allow(ctx *fasthttp.RequestCtx, a action) error {
 	get, post := true, false
 	switch a {
-	case actionInfer, actionLoad, actionUnload:
+	case actionInfer, actionLoad, actionUnload, actionFeedback:
 		get, post = false, true
-	case actionIndex, actionLogging:
+	case actionIndex, actionLogging, actionUnsupported:
 		post = true
 	}
 	if get && (ctx.IsGet() || ctx.IsHead()) || post && ctx.IsPost() {
@@ -78,17 +86,17 @@ func allow(ctx *fasthttp.RequestCtx, a action) error {
 
 // model answers what is asked of one model.
 func (h *HTTP) model(ctx *fasthttp.RequestCtx, p *target) error {
-	v, err := h.core.models.Acquire(p.model, p.version)
+	v, err := h.core.Served(p.model, p.version)
 	if err != nil {
 		return err
 	}
 	defer v.Release()
 	switch p.action {
 	case actionModelReady:
-		return reply(ctx, map[string]any{"name": v.Name(), "ready": true})
+		return reply(ctx, map[string]any{"name": string(p.model), "ready": true})
 	case actionModelMetadata:
 		return reply(ctx, map[string]any{
-			"name": v.Name(), "versions": h.core.models.Versions(v.Name()),
+			"name": string(p.model), "versions": h.core.models.Versions(v.Name()),
 			"platform": v.Platform(),
 			"inputs":   metadata(v.Signature().Inputs), "outputs": metadata(v.Signature().Outputs),
 		})
@@ -102,7 +110,7 @@ func (h *HTTP) model(ctx *fasthttp.RequestCtx, p *target) error {
 		ctx.SetBody(text)
 		return nil
 	}
-	return reply(ctx, map[string]any{"model_stats": []any{statistics(v)}})
+	return reply(ctx, map[string]any{"model_stats": []any{statistics(v, h.core.Statistics(v))}})
 }
 
 func reply(ctx *fasthttp.RequestCtx, v any) error {
@@ -133,8 +141,7 @@ func metadata(specs []tensor.Spec) []tensorMetadata {
 }
 
 // statistics is a version's entry of the statistics extension.
-func statistics(v *model.Version) map[string]any {
-	s := v.Stats()
+func statistics(v *model.Version, s Statistics) map[string]any {
 	last := int64(0)
 	if !s.LastRun.IsZero() {
 		last = s.LastRun.UnixMilli()
@@ -146,14 +153,14 @@ func statistics(v *model.Version) map[string]any {
 			"compute_infer": duration(b.ComputeInfer), "compute_output": duration(b.ComputeOutput),
 		})
 	}
-	none := duration(batch.Duration{})
 	return map[string]any{
 		"name": v.Name(), "version": v.Version(), "last_inference": last,
 		"inference_count": s.Inferences, "execution_count": s.Executions,
 		"inference_stats": map[string]any{
 			"success": duration(s.Success), "fail": duration(s.Fail), "queue": duration(s.Queue),
 			"compute_input": duration(s.ComputeInput), "compute_infer": duration(s.ComputeInfer),
-			"compute_output": duration(s.ComputeOutput), "cache_hit": none, "cache_miss": none,
+			"compute_output": duration(s.ComputeOutput),
+			"cache_hit":      duration(s.CacheHit), "cache_miss": duration(s.CacheMiss),
 		},
 		"response_stats": map[string]any{},
 		"batch_stats":    batches,

@@ -15,6 +15,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
+
+	"github.com/millrace-ml/millrace/gateway/feedback"
+	"github.com/millrace-ml/millrace/gateway/route"
+	"github.com/millrace-ml/millrace/gateway/tap"
 	"github.com/millrace-ml/millrace/gateway/wire"
 	"github.com/millrace-ml/millrace/runtime/batch"
 	"github.com/millrace-ml/millrace/runtime/model"
@@ -53,13 +58,23 @@ type Core struct {
 	bytesInFlight atomic.Int64
 	closing       atomic.Bool
 	exchanges     sync.Pool
+
+	routing   atomic.Pointer[routing]
+	routingMu sync.Mutex              // one change of the routing at a time
+	mirrors   map[shadowName]mirrored // Guarded by routingMu.
+	taps      []Tap                   // Guarded by routingMu.
+	ledger    atomic.Pointer[feedback.Ledger]
+	samples   *tap.Pool
+	caches    caches
 }
 
 // New returns a core that serves these models.
 func New(cfg Config, models *model.Repository, log *slog.Logger) *Core {
-	c := &Core{cfg: cfg, models: models, log: log}
+	c := &Core{cfg: cfg, models: models, log: log, mirrors: make(map[shadowName]mirrored),
+		samples: tap.NewPool(maxSamples, maxSampleBytes)}
 	c.metrics = newMetrics(c)
 	c.exchanges.New = func() any { return new(Exchange) }
+	c.routing.Store(new(routing))
 	return c
 }
 
@@ -73,7 +88,19 @@ type Exchange struct {
 	Protocol Protocol
 	Start    int64 // as batch.Now
 
-	began *versionMetrics
+	began         *versionMetrics
+	label, status int // of the outcome, once it is counted
+
+	endpoint   *endpoint // nil for a model by its own name
+	route      *routeState
+	choice     route.Choice
+	propensity float64
+	permit     adaptivelimiter.Permit
+	id         []byte // that was made up, or came in a header; see ID
+	cookie     []byte // to be set, empty for none
+	dialect    dialect
+	flight     flight
+
 	bytes int64        // counted in bytesInFlight
 	body  []byte       // memory for the body as it came
 	large tensor.Arena // in which body lies when it has more than keepBody bytes
@@ -93,37 +120,16 @@ func (c *Core) Open(p Protocol) (*Exchange, error) {
 	}
 	x := c.exchanges.Get().(*Exchange)
 	x.Protocol = p
+	if p == ProtocolGRPC {
+		x.dialect = dialectProto
+	}
 	x.Start = batch.Now()
-	return x, nil
-}
-
-// Resolve pins the model version that the names ask for.
-func (c *Core) Resolve(x *Exchange, name, version []byte) error {
-	v, err := c.models.Acquire(name, version)
-	if err != nil {
-		return err
-	}
-	x.Version = v
-	x.began = c.metrics.version(v)
-	return nil
-}
-
-// Begin opens an Exchange and resolves its model.
-func (c *Core) Begin(name, version []byte, p Protocol) (*Exchange, error) {
-	x, err := c.Open(p)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.Resolve(x, name, version); err != nil {
-		c.Finish(x, err)
-		return nil, err
-	}
 	return x, nil
 }
 
 // admit opens an Exchange for a plain request and reserves its body.
 func (c *Core) admit(h *head) (*Exchange, error) {
-	x, err := c.Begin(h.model, h.version, ProtocolHTTP)
+	x, err := c.Begin(Query{Name: h.model, Version: h.version, Headers: h}, h.dialect.protocol())
 	if err != nil {
 		return nil, err
 	}
@@ -131,6 +137,7 @@ func (c *Core) admit(h *head) (*Exchange, error) {
 	if err == ErrTooLarge {
 		err = c.tooLarge()
 	}
+	x.dialect = h.dialect
 	if err == nil {
 		err = x.makeRoom(h.body)
 	}
@@ -188,74 +195,11 @@ func (x *Exchange) Deadline(after int64) {
 	}
 }
 
-// decode makes tensors of a body whose JSON part has jsonLen bytes: -1 for
-// all, 0 for a raw body.
-func (c *Core) decode(x *Exchange, body []byte, jsonLen int) (err error) {
-	defer c.catch(&err)
-	if jsonLen == 0 {
-		return wire.DecodeRaw(&x.Request, x.Version.Signature(), body)
-	}
-	return wire.Decode(&x.Request, x.Version.Signature(), body, jsonLen)
-}
-
 // catch is deferred: it makes an error of a panic, which would end the process.
 func (c *Core) catch(err *error) {
 	if fault := recover(); fault != nil {
 		c.log.Error("handler panicked", "panic", fault)
 		*err = ErrPanic
-	}
-}
-
-// Infer runs the decoded request. When it returns nil, x.Answer is set.
-func (c *Core) Infer(x *Exchange) error {
-	if err := c.prepare(x); err != nil {
-		return err
-	}
-	if err := x.Version.Do(&x.Ticket); err != nil {
-		return err
-	}
-	x.collect()
-	return nil
-}
-
-// submit is Infer for a request with a Waiter, which calls outcome.
-func (c *Core) submit(x *Exchange, w batch.Waiter) error {
-	if err := c.prepare(x); err != nil {
-		return err
-	}
-	x.Ticket.Waiter = w
-	return x.Version.Submit(&x.Ticket)
-}
-
-// outcome ends a submit: when it returns nil, x.Answer is set.
-func (x *Exchange) outcome() error {
-	if err := model.Outcome(&x.Ticket); err != nil {
-		return err
-	}
-	x.collect()
-	return nil
-}
-
-// prepare fills in the ticket.
-func (c *Core) prepare(x *Exchange) error {
-	r, t := &x.Request, &x.Ticket
-	if r.Sequence {
-		return ErrUnsupported
-	}
-	x.Deadline(int64(c.cfg.RequestTimeout))
-	if r.TimeoutMicros > 0 {
-		t.Timeout = x.Start + int64(min(r.TimeoutMicros, 1<<53)*1000)
-	}
-	t.Priority = int(min(r.Priority, 1<<20))
-	t.Inputs = r.Inputs
-	return nil
-}
-
-// collect makes the answer of the ticket's outputs.
-func (x *Exchange) collect() {
-	x.Answer = wire.Answer{
-		Model: x.Version.Name(), Version: x.Version.Version(),
-		Sig: x.Version.Signature(), Outputs: x.Ticket.Outputs,
 	}
 }
 
@@ -268,6 +212,7 @@ func (c *Core) Finish(x *Exchange, err error) {
 
 // free gives back what has been counted.
 func (c *Core) free(x *Exchange) {
+	c.leave(x)
 	x.Ticket.Release()
 	if x.Version != nil {
 		x.Version.Release()

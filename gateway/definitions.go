@@ -85,10 +85,10 @@ func defineTime(what, help string) *definition {
 // reading is a metric with one number for each version that serves.
 type reading struct {
 	*definition
-	value func(v *model.Version, s *batch.Stats) float64
+	value func(v *model.Version, s *Statistics) float64
 }
 
-func read(kind, name, help string, value func(*model.Version, *batch.Stats) float64) reading {
+func read(kind, name, help string, value func(*model.Version, *Statistics) float64) reading {
 	return reading{define(kind, name, help, "model", "version"), value}
 }
 
@@ -97,55 +97,67 @@ func read(kind, name, help string, value func(*model.Version, *batch.Stats) floa
 // each request of a run, and of answered requests only.
 var perVersion = []reading{
 	read("gauge", "millrace_queue_requests", "Requests that wait for a run.",
-		func(_ *model.Version, s *batch.Stats) float64 { return float64(s.Waiting) }),
+		func(_ *model.Version, s *Statistics) float64 { return float64(s.Waiting) }),
 	read("gauge", "millrace_queue_bytes", "Bytes of the tensors of requests that wait for a run.",
-		func(_ *model.Version, s *batch.Stats) float64 { return float64(s.WaitingBytes) }),
+		func(_ *model.Version, s *Statistics) float64 { return float64(s.WaitingBytes) }),
 	read("gauge", "millrace_runs_in_flight", "Runs of the model under way.",
-		func(_ *model.Version, s *batch.Stats) float64 { return float64(s.Running) }),
+		func(_ *model.Version, s *Statistics) float64 { return float64(s.Running) }),
 	read("gauge", "millrace_batch_limit_rows",
 		"Rows of the largest run that is worth it, as learned from the runs so far.",
-		func(_ *model.Version, s *batch.Stats) float64 { return float64(s.BestSize) }),
+		func(_ *model.Version, s *Statistics) float64 { return float64(s.BestSize) }),
 	read("gauge", "millrace_runs_limit",
 		"Runs that may be under way at once, as learned from the runs so far.",
-		func(_ *model.Version, s *batch.Stats) float64 { return float64(s.Runs) }),
+		func(_ *model.Version, s *Statistics) float64 { return float64(s.Runs) }),
 	read("gauge", "millrace_run_cost_seconds",
 		"Learned cost of a run without rows: alpha in alpha + beta * rows.",
-		func(_ *model.Version, s *batch.Stats) float64 { return s.Alpha.Seconds() }),
+		func(_ *model.Version, s *Statistics) float64 { return s.Alpha.Seconds() }),
 	read("gauge", "millrace_row_cost_seconds",
 		"Learned cost of each row of a run: beta in alpha + beta * rows.",
-		func(_ *model.Version, s *batch.Stats) float64 { return s.Beta.Seconds() }),
+		func(_ *model.Version, s *Statistics) float64 { return s.Beta.Seconds() }),
 	read("gauge", "millrace_model_file_bytes",
 		"Size of the version's files: the least memory that its weights take.",
-		func(v *model.Version, _ *batch.Stats) float64 { return float64(v.FileBytes()) }),
+		func(v *model.Version, _ *Statistics) float64 { return float64(v.FileBytes()) }),
 	read("gauge", "millrace_model_load_duration_seconds",
 		"Time from files to READY, the trial left out.",
-		func(v *model.Version, _ *batch.Stats) float64 { return v.LoadTime().Seconds() }),
+		func(v *model.Version, _ *Statistics) float64 { return v.LoadTime().Seconds() }),
 
 	read("counter", "nv_inference_request_success", "Triton: requests that were answered.",
-		func(_ *model.Version, s *batch.Stats) float64 { return float64(s.Success.Count) }),
+		func(_ *model.Version, s *Statistics) float64 { return float64(s.Success.Count) }),
 	read("counter", "nv_inference_count", "Triton: rows that were run.",
-		func(_ *model.Version, s *batch.Stats) float64 { return float64(s.Inferences) }),
+		func(_ *model.Version, s *Statistics) float64 { return float64(s.Inferences) }),
 	read("counter", "nv_inference_exec_count", "Triton: runs of the model.",
-		func(_ *model.Version, s *batch.Stats) float64 { return float64(s.Executions) }),
+		func(_ *model.Version, s *Statistics) float64 { return float64(s.Executions) }),
 	read("gauge", "nv_inference_pending_request_count", "Triton: requests that wait for a run.",
-		func(_ *model.Version, s *batch.Stats) float64 { return float64(s.Waiting) }),
+		func(_ *model.Version, s *Statistics) float64 { return float64(s.Waiting) }),
 	micros("request", "Triton: time of answered requests, queue included, in microseconds.",
-		func(s *batch.Stats) batch.Duration { return s.Success }),
+		func(s *Statistics) batch.Duration { return s.Success }),
 	micros("queue", "Triton: time in the queue, in microseconds.",
-		func(s *batch.Stats) batch.Duration { return s.Queue }),
+		func(s *Statistics) batch.Duration { return s.Queue }),
 	micros("compute_input", "Triton: time of gathering inputs, in microseconds.",
-		func(s *batch.Stats) batch.Duration { return s.ComputeInput }),
+		func(s *Statistics) batch.Duration { return s.ComputeInput }),
 	micros("compute_infer", "Triton: time of the model's runs, in microseconds.",
-		func(s *batch.Stats) batch.Duration { return s.ComputeInfer }),
+		func(s *Statistics) batch.Duration { return s.ComputeInfer }),
 	micros("compute_output", "Triton: time of splitting outputs, in microseconds.",
-		func(s *batch.Stats) batch.Duration { return s.ComputeOutput }),
+		func(s *Statistics) batch.Duration { return s.ComputeOutput }),
+	read("counter", "nv_cache_num_hits_per_model",
+		"Triton: requests that the response cache answered.",
+		func(_ *model.Version, s *Statistics) float64 { return float64(s.CacheHit.Count) }),
+	read("counter", "nv_cache_num_misses_per_model",
+		"Triton: requests that the response cache did not answer.",
+		func(_ *model.Version, s *Statistics) float64 { return float64(s.CacheMiss.Count) }),
+	read("counter", "nv_cache_hit_duration_per_model",
+		"Triton: time of answers from the response cache, in microseconds.",
+		func(_ *model.Version, s *Statistics) float64 { return float64(s.CacheHit.NS / 1000) }),
+	read("counter", "nv_cache_miss_duration_per_model",
+		"Triton: time of looking and keeping where there was no answer, in microseconds.",
+		func(_ *model.Version, s *Statistics) float64 { return float64(s.CacheMiss.NS / 1000) }),
 	read("gauge", "nv_model_load_duration_secs", "Triton: time of loading, in seconds.",
-		func(v *model.Version, _ *batch.Stats) float64 { return v.LoadTime().Seconds() }),
+		func(v *model.Version, _ *Statistics) float64 { return v.LoadTime().Seconds() }),
 }
 
-func micros(what, help string, of func(*batch.Stats) batch.Duration) reading {
+func micros(what, help string, of func(*Statistics) batch.Duration) reading {
 	return read("counter", "nv_inference_"+what+"_duration_us", help,
-		func(_ *model.Version, s *batch.Stats) float64 { return float64(of(s).NS / 1000) })
+		func(_ *model.Version, s *Statistics) float64 { return float64(of(s).NS / 1000) })
 }
 
 var defTritonFailure = define("counter", "nv_inference_request_failure",

@@ -3,13 +3,15 @@ package gateway
 import "bytes"
 
 // head is the head of a plain inference request: the only kind that the lane
-// answers by itself. Its names alias the request.
+// answers by itself. Its names and fields alias the request.
 type head struct {
+	dialect        dialect
 	model, version []byte
-	bytes          int // of the head, with its empty line
-	body           int // bytes, from Content-Length
-	json           int // bytes of its JSON part; -1 for all
-	timeout        int // ms, 0 for none
+	fields         []byte // the header's lines, for Header
+	bytes          int    // of the head, with its empty line
+	body           int    // bytes, from Content-Length
+	json           int    // bytes of its JSON part; -1 for all
+	timeout        int    // ms, 0 for none
 	accept         encoding
 }
 
@@ -23,7 +25,7 @@ const (
 )
 
 var (
-	inferPrefix = []byte("POST /v2/models/")
+	inferVerb   = []byte("POST /")
 	inferSuffix = []byte(" HTTP/1.1\r\n")
 	headEnd     = []byte("\r\n\r\n")
 )
@@ -31,13 +33,13 @@ var (
 // parse reads the head at the start of data. It is strict: what it does not
 // know for certain is headOther, and a full parser's to judge.
 func (h *head) parse(data []byte) headState {
-	if len(data) < len(inferPrefix) {
-		if bytes.HasPrefix(inferPrefix, data) {
+	if len(data) < len(inferVerb) {
+		if bytes.HasPrefix(inferVerb, data) {
 			return headPartial
 		}
 		return headOther
 	}
-	if !bytes.HasPrefix(data, inferPrefix) {
+	if !bytes.HasPrefix(data, inferVerb) {
 		return headOther
 	}
 	end := bytes.Index(data, headEnd)
@@ -46,13 +48,14 @@ func (h *head) parse(data []byte) headState {
 	}
 	line := bytes.IndexByte(data, '\n') + 1
 	if !bytes.HasSuffix(data[:line], inferSuffix) ||
-		!h.parsePath(data[len(inferPrefix):line-len(inferSuffix)]) {
+		!h.parsePath(data[len(inferVerb)-1:line-len(inferSuffix)]) {
 		return headOther
 	}
 	h.bytes = end + len(headEnd)
 	h.body, h.json, h.timeout, h.accept = -1, -1, 0, identity
 	hosts := 0
-	for fields := data[line : end+2]; len(fields) > 0; {
+	h.fields = data[line : end+2]
+	for fields := h.fields; len(fields) > 0; {
 		n := bytes.IndexByte(fields, '\n')
 		if n < 2 || fields[n-1] != '\r' || !h.parseField(fields[:n-1], &hosts) {
 			return headOther
@@ -65,29 +68,46 @@ func (h *head) parse(data []byte) headState {
 	return headPlain
 }
 
-// parsePath reads MODEL[/versions/VERSION]/infer.
+// parsePath reads /v2/models/MODEL[/versions/VERSION]/infer, or the path of
+// another dialect.
 func (h *head) parsePath(path []byte) bool {
-	i := bytes.IndexByte(path, '/')
-	if i <= 0 {
-		return false
-	}
-	h.model, h.version = path[:i], nil
-	rest := path[i+1:]
-	if after, ok := bytes.CutPrefix(rest, []byte("versions/")); ok {
-		if i = bytes.IndexByte(after, '/'); i <= 0 {
-			return false
-		}
-		h.version, rest = after[:i], after[i+1:]
-	}
-	if string(rest) != "infer" {
-		return false
-	}
 	for _, b := range path {
 		if b <= ' ' || b >= 0x7f || b == '%' || b == '?' || b == '#' {
 			return false
 		}
 	}
-	return true
+	rest, ok := bytes.CutPrefix(path, pathOIP)
+	if !ok {
+		h.dialect, h.model, h.version, ok = inference(path)
+		return ok
+	}
+	h.dialect = dialectOIP
+	i := bytes.IndexByte(rest, '/')
+	if i <= 0 {
+		return false
+	}
+	h.model, h.version = rest[:i], nil
+	rest = rest[i+1:]
+	if after, ok := bytes.CutPrefix(rest, versionsIn); ok {
+		if i = bytes.IndexByte(after, '/'); i <= 0 {
+			return false
+		}
+		h.version, rest = after[:i], after[i+1:]
+	}
+	return string(rest) == "infer"
+}
+
+// Header returns a header's first value; the name is in lower case.
+func (h *head) Header(name string) []byte {
+	for fields := h.fields; len(fields) > 0; {
+		n := bytes.IndexByte(fields, '\n')
+		if len(fields) > len(name) && fields[len(name)] == ':' &&
+			isName(fields[:len(name)], name) {
+			return bytes.Trim(fields[len(name)+1:n-1], " \t")
+		}
+		fields = fields[n+1:]
+	}
+	return nil
 }
 
 // parseField reads one header line. Names that change how the body is read
@@ -121,6 +141,10 @@ func (h *head) parseField(line []byte, hosts *int) bool {
 		if isName(name, "connection") {
 			return isName(value, "keep-alive")
 		}
+	case 12:
+		if h.dialect == dialectMLflow && isName(name, "content-type") {
+			ok = isJSON(value) // tables as text are rare
+		}
 	case 14:
 		if isName(name, "content-length") {
 			ok = h.body < 0
@@ -135,6 +159,10 @@ func (h *head) parseField(line []byte, hosts *int) bool {
 		ok = !isName(name, "content-encoding")
 	case 17:
 		ok = !isName(name, "transfer-encoding")
+	case len(headerVersion):
+		if len(h.version) == 0 && isName(name, headerVersion) {
+			h.version = value
+		}
 	case len(headerTimeout):
 		if isName(name, headerTimeout) {
 			ok = h.timeout == 0
@@ -149,6 +177,12 @@ func (h *head) parseField(line []byte, hosts *int) bool {
 		}
 	}
 	return ok
+}
+
+// isJSON says whether a Content-Type is that of JSON.
+func isJSON(value []byte) bool {
+	name, _, _ := bytes.Cut(value, []byte(";"))
+	return isName(bytes.TrimRight(name, " "), "application/json")
 }
 
 // digits returns the number that s is, -1 when it is none or a large one.

@@ -247,7 +247,7 @@ func TestBadPaths(t *testing.T) {
 		f("/v2/models/simple/versions/%2e%2e/infer", 404, "unknown model")
 		f("/v2models/simple/infer", 404, "Not Found")
 		f("/v3/models/simple/infer", 404, "Not Found")
-		f("/", 404, "Not Found")
+		f("/", 405, "Method Not Allowed")
 		f("http://h/v2models", 404, "Not Found")
 		f("/v2/models/simple/inferx", 404, "Not Found")
 		f("/v2/repository/models/%2e%2e%2fx/load", 400, "explicit")

@@ -127,7 +127,7 @@ func (h *HTTP) refuse(ctx *fasthttp.RequestCtx, err error) {
 		status, text = 413, h.core.tooLarge().Error()
 	}
 	h.core.metrics.refuse(status)
-	h.writeError(ctx, status, text)
+	h.writeError(ctx, &failure{status: status, text: text})
 }
 
 // handle is the one handler. A panic in it would end the process.
@@ -148,11 +148,11 @@ func (h *HTTP) handle(ctx *fasthttp.RequestCtx) {
 		h.fail(ctx, err)
 		return
 	}
+	if err := allow(ctx, p.action); err != nil {
+		h.failAs(ctx, err, p.dialect)
+		return
+	}
 	if p.action == actionInfer {
-		if err := allow(ctx, p.action); err != nil {
-			h.fail(ctx, err)
-			return
-		}
 		h.infer(ctx, &p)
 		return
 	}
@@ -167,8 +167,11 @@ var (
 )
 
 // fail answers with the status and text of err.
-func (h *HTTP) fail(ctx *fasthttp.RequestCtx, err error) {
-	f := h.core.failure(err)
+func (h *HTTP) fail(ctx *fasthttp.RequestCtx, err error) { h.failAs(ctx, err, dialectOIP) }
+
+// failAs is fail in a dialect.
+func (h *HTTP) failAs(ctx *fasthttp.RequestCtx, err error, d dialect) {
+	f := h.core.failure(err, d)
 	if f.retry {
 		ctx.Response.Header.Set("Retry-After", "1")
 	}
@@ -179,14 +182,14 @@ func (h *HTTP) fail(ctx *fasthttp.RequestCtx, err error) {
 	if n := ctx.Request.Header.ContentLength(); n == -1 || n > prefetched {
 		ctx.SetConnectionClose()
 	}
-	h.writeError(ctx, f.status, f.text)
+	h.writeError(ctx, &f)
 }
 
-func (h *HTTP) writeError(ctx *fasthttp.RequestCtx, status int, text string) {
-	ctx.SetStatusCode(status)
+func (h *HTTP) writeError(ctx *fasthttp.RequestCtx, f *failure) {
+	ctx.SetStatusCode(f.status)
 	ctx.Response.Header.SetContentTypeBytes(contentJSON)
 	body := ctx.Response.SwapBody(nil)
-	ctx.Response.SwapBody(wire.AppendError(body[:0], text))
+	ctx.Response.SwapBody(f.body(body[:0]))
 }
 
 // action is what a path asks for.
@@ -207,11 +210,20 @@ const (
 	actionUnload
 	actionLogging
 	actionUnsupported
+	actionFeedback
+	actionV1Models
+	actionV1Model
+	actionPing
+	actionVersion
+	actionOpenAPI
+	actionPage
+	actionRoot // a page for browsers, a sign of life for programs
 )
 
 // target is the parsed path of a request. Its names alias the request.
 type target struct {
 	action         action
+	dialect        dialect // of an inference
 	model, version []byte
 }
 
@@ -226,7 +238,7 @@ func (p *target) parse(uri []byte) error {
 	}
 	rest, ok := bytes.CutPrefix(path, []byte("/v2"))
 	if !ok || len(rest) > 0 && rest[0] != '/' {
-		return ErrNotFound
+		return p.parseOther(path)
 	}
 	return p.parseRest(rest)
 }
@@ -285,6 +297,8 @@ func (p *target) parseServer(rest []byte) error {
 		p.action = actionServerReady
 	case "/logging":
 		p.action = actionLogging
+	case "/feedback":
+		p.action = actionFeedback
 	case "/trace/setting":
 		p.action = actionUnsupported
 	default:

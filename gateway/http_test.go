@@ -104,7 +104,7 @@ func TestRefusedControl(t *testing.T) {
 	for _, path := range []string{
 		"/v2/health", "/v2/health/alive", "/v2/models", "/v2/x", "/v2/repository", "/metrics",
 		"/v2/repository/models/simple/reload", "/v2/models/simple/versions", "/v2/trace",
-		"/v2/repository/models/simple", "/v1/models/simple", "/v2/models/simple/x",
+		"/v2/repository/models/simple", "/v1/models/simple/x", "/v2/models/simple/x",
 	} {
 		f("GET "+path, 404, "Not Found")
 		f("HEAD "+path, 404, "")

@@ -26,16 +26,29 @@ var errShortBody = fmt.Errorf("%w: the body ended before its Content-Length", wi
 // errBrokenChunks is returned for a body in chunks that are none, or are cut short.
 var errBrokenChunks = fmt.Errorf("%w: the chunks of the body are malformed", wire.ErrBadRequest)
 
-// infer answers POST /v2/models/{model}[/versions/{version}]/infer.
+// fields are a request's headers as routing looks at them.
+type fields fasthttp.RequestHeader
+
+// Header implements route.Headers.
+func (f *fields) Header(name string) []byte {
+	return (*fasthttp.RequestHeader)(f).Peek(name)
+}
+
+// infer answers an inference request of any dialect.
 func (h *HTTP) infer(ctx *fasthttp.RequestCtx, p *target) {
-	x, err := h.core.Begin(p.model, p.version, ProtocolHTTP)
+	q := Query{Name: p.model, Version: p.version, Headers: (*fields)(&ctx.Request.Header)}
+	if len(q.Version) == 0 {
+		q.Version = q.Headers.Header(headerVersion)
+	}
+	x, err := h.core.Begin(q, p.dialect.protocol())
 	if err != nil {
-		h.fail(ctx, err)
+		h.failAs(ctx, err, p.dialect)
 		return
 	}
+	x.dialect = p.dialect
 	err = h.exchange(ctx, x)
 	if err != nil {
-		h.fail(ctx, err)
+		h.failAs(ctx, err, p.dialect)
 	}
 	h.core.Finish(x, err)
 }
@@ -57,11 +70,16 @@ func (h *HTTP) exchange(ctx *fasthttp.RequestCtx, x *Exchange) error {
 	if body, err = h.decompress(ctx, x, body); err != nil {
 		return err
 	}
+	if x.dialect == dialectMLflow {
+		if x.dialect, err = mlflowForm(ctx.Request.Header.ContentType()); err != nil {
+			return err
+		}
+	}
 	jsonLen, err := jsonLength(ctx, len(body))
 	if err != nil {
 		return err
 	}
-	if err := h.core.decode(x, body, jsonLen); err != nil {
+	if err := h.core.Decode(x, body, jsonLen); err != nil {
 		return err
 	}
 	if err := h.core.Infer(x); err != nil {
@@ -160,10 +178,9 @@ func isTimeout(err error) bool {
 }
 
 // answer encodes the outputs into the response.
-func (h *HTTP) answer(ctx *fasthttp.RequestCtx, x *Exchange) (err error) {
-	defer h.core.catch(&err)
+func (h *HTTP) answer(ctx *fasthttp.RequestCtx, x *Exchange) error {
 	body := ctx.Response.SwapBody(nil)
-	body, jsonLen, err := wire.Append(body[:0], &x.Request, &x.Answer, h.core.cfg.NullNaN)
+	body, jsonLen, err := h.core.Encode(body[:0], x)
 	ctx.Response.SwapBody(body)
 	if err != nil {
 		return err
@@ -177,6 +194,7 @@ func (h *HTTP) answer(ctx *fasthttp.RequestCtx, x *Exchange) (err error) {
 		length := strconv.AppendInt(digits[:0], int64(jsonLen), 10)
 		ctx.Response.Header.SetBytesV(headerLength, length)
 	}
+	x.Headers(func(name string, value []byte) { ctx.Response.Header.SetBytesV(name, value) })
 	accept := acceptedBy(&ctx.Request.Header)
 	if packed := compress(nil, body, accept); packed != nil {
 		ctx.Response.Header.SetBytesV("Content-Encoding", []byte(accept.name()))

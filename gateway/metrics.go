@@ -23,10 +23,16 @@ type Protocol uint8
 const (
 	ProtocolHTTP Protocol = iota
 	ProtocolGRPC
+	ProtocolV1
+	ProtocolMLflow
+	ProtocolPlain
 	protocols
 )
 
-var protocolNames = [protocols]string{"http", "grpc"}
+// unnamed says whether paths of the protocol may leave the name out.
+func (p Protocol) unnamed() bool { return p == ProtocolMLflow || p == ProtocolPlain }
+
+var protocolNames = [protocols]string{"http", "grpc", "v1", "mlflow", "predict"}
 
 // Metrics counts what becomes of requests. Observations take no lock and do
 // not allocate; what is looked up by name is resolved once for each version.
@@ -38,7 +44,9 @@ type Metrics struct {
 	index    map[string]int
 	nowhere  []atomic.Uint64 // outcomes of requests that reached no model, by label
 	refused  [600]atomic.Uint64
-	versions sync.Map // *model.Version -> *versionMetrics
+	// Requests that no tap and no shadow has seen: there were too many copies.
+	unsampled atomic.Uint64
+	versions  sync.Map // *model.Version -> *versionMetrics
 
 	mu    sync.Mutex
 	named map[versionName]*versionMetrics // Guarded by mu.
@@ -48,8 +56,40 @@ type versionName struct{ model, version string }
 
 // versionMetrics is what is counted of the versions of one name.
 type versionMetrics struct {
+	header    []byte // the version as headers have it
+	cacheHit  tally  // requests that the response cache, or an equal request's run, answered
+	cacheMiss tally  // requests that the response cache did not, with the time it took
 	protocols [protocols]atomic.Pointer[protocolMetrics]
 	left      time.Time // when a scrape first found it unloaded. Guarded by Metrics.mu.
+}
+
+// tally counts with the time that was taken.
+type tally struct{ count, ns atomic.Uint64 }
+
+func (t *tally) add(ns int64) {
+	t.count.Add(1)
+	t.ns.Add(uint64(max(0, ns)))
+}
+
+func (t *tally) duration() batch.Duration {
+	return batch.Duration{Count: t.count.Load(), NS: t.ns.Load()}
+}
+
+// Statistics is what is counted of a version, as Triton counts: what the cache
+// has answered is a success.
+type Statistics struct {
+	batch.Stats
+	CacheHit, CacheMiss batch.Duration
+}
+
+// Statistics returns what is counted of a version.
+func (c *Core) Statistics(v *model.Version) Statistics {
+	m := c.metrics.version(v)
+	s := Statistics{v.Stats(), m.cacheHit.duration(), m.cacheMiss.duration()}
+	s.Success.Count += s.CacheHit.Count
+	s.Success.NS += s.CacheHit.NS
+	s.Queue.Count += s.CacheHit.Count
+	return s
 }
 
 // protocolMetrics is what is counted of a version's requests of one protocol.
@@ -92,9 +132,10 @@ func (m *Metrics) version(v *model.Version) *versionMetrics {
 	defer m.mu.Unlock()
 	name := versionName{v.Name(), v.Version()}
 	if m.named[name] == nil {
-		m.named[name] = new(versionMetrics)
+		m.named[name] = &versionMetrics{header: headerText(name.version)}
 	}
 	m.versions.Store(v, m.named[name])
+	go m.core.caches.purge(m.core.models) // it may have taken another's place
 	return m.named[name]
 }
 
@@ -109,10 +150,19 @@ func (v *versionMetrics) of(p Protocol, labels int) *protocolMetrics {
 
 // finish counts a request.
 func (m *Metrics) finish(x *Exchange, err error) {
+	now := batch.Now()
 	label := 0
 	if err != nil {
 		o, _ := Classify(err)
 		label = m.index[o.Label]
+		x.status = o.HTTP
+	} else {
+		x.status = OK.HTTP
+	}
+	x.label = label
+	if x.route != nil {
+		x.route.outcomes[label].Add(1)
+		x.route.request.observe(now - x.Start)
 	}
 	if x.began == nil {
 		m.nowhere[label].Add(1)
@@ -120,7 +170,6 @@ func (m *Metrics) finish(x *Exchange, err error) {
 	}
 	p := x.began.of(x.Protocol, len(m.labels))
 	p.outcomes[label].Add(1)
-	now := batch.Now()
 	p.request.observe(now - x.Start)
 	if err == nil {
 		t := &x.Ticket.Times
@@ -162,11 +211,11 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 			s.put(defState, 1, e.Name, e.Version, string(e.State))
 		}
 	}
+	m.collectEndpoints(s)
 	serving := make(map[*model.Version]bool)
 	m.core.models.Each(func(v *model.Version) {
 		serving[v] = true
-		s.version(v)
-		m.version(v)
+		s.version(v, m.core.Statistics(v))
 	})
 	for name, v := range m.known(serving) {
 		m.collectNamed(s, name, v)
@@ -244,8 +293,8 @@ func (s sink) put(d *definition, v float64, labels ...string) {
 }
 
 // version gives the samples of what a serving version's batcher has counted.
-func (s sink) version(v *model.Version) {
-	name, version, b := v.Name(), v.Version(), v.Stats()
+func (s sink) version(v *model.Version, b Statistics) {
+	name, version := v.Name(), v.Version()
 	for _, g := range perVersion {
 		s.put(g.definition, g.value(v, &b), name, version)
 	}

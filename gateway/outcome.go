@@ -8,6 +8,7 @@ import (
 	"github.com/valyala/fasthttp"
 	"google.golang.org/grpc/codes"
 
+	"github.com/millrace-ml/millrace/gateway/feedback"
 	"github.com/millrace-ml/millrace/gateway/wire"
 	"github.com/millrace-ml/millrace/runtime/batch"
 	"github.com/millrace-ml/millrace/runtime/model"
@@ -20,8 +21,12 @@ var (
 	ErrTooSlow = errors.New("the request did not arrive in time")
 	// ErrOverloaded is returned when more requests or bytes are in flight than may be.
 	ErrOverloaded = errors.New("gateway: too much in flight")
+	// ErrLimited is returned for a request over a bound of its endpoint.
+	ErrLimited = errors.New("over the endpoint's limit")
 	// ErrEncoding is returned for a Content-Encoding that is not known.
 	ErrEncoding = errors.New("gateway: unsupported Content-Encoding")
+	// ErrContentType is returned for a Content-Type that the path does not take.
+	ErrContentType = errors.New("unsupported Content-Type")
 	// ErrNotFound is returned for a path that is not served.
 	//lint:ignore ST1005 clients of Triton look for this text
 	ErrNotFound = errors.New("Not Found")
@@ -72,7 +77,13 @@ var outcomes = [...]struct {
 	{ErrTooLarge, Outcome{413, codes.ResourceExhausted, "too_large", ""}},
 	{ErrTooSlow, Outcome{408, codes.DeadlineExceeded, "too_slow", ""}},
 	{ErrOverloaded, Outcome{429, codes.ResourceExhausted, "overloaded", ""}},
+	{ErrLimited, Outcome{429, codes.ResourceExhausted, "limited", ""}},
+	{feedback.ErrInvalid, Outcome{400, codes.InvalidArgument, "bad_request", ""}},
+	{feedback.ErrClosed, Outcome{503, codes.Unavailable, "closing", ""}},
+	{errNoRequest, Outcome{404, codes.NotFound, "unknown_request", ""}},
+	{errWhich, Outcome{400, codes.InvalidArgument, "bad_request", ""}},
 	{ErrEncoding, Outcome{415, codes.Unimplemented, "bad_encoding", ""}},
+	{ErrContentType, Outcome{415, codes.InvalidArgument, "bad_content_type", ""}},
 	{ErrNotFound, Outcome{404, codes.NotFound, "not_found", ""}},
 	{ErrMethod, Outcome{405, codes.Unimplemented, "bad_method", ""}},
 	{ErrUnsupported, Outcome{501, codes.Unimplemented, "unsupported", ""}},
@@ -130,12 +141,13 @@ type failure struct {
 	text   string
 	retry  bool // the client may try again soon
 	last   bool // the connection closes
+	form   dialect
 }
 
 // failure returns the answer to an error, and logs what is the server's own fault.
-func (c *Core) failure(err error) failure {
+func (c *Core) failure(err error, d dialect) failure {
 	o, text := Classify(err)
-	f := failure{status: o.HTTP, text: text, retry: o.HTTP == 429}
+	f := failure{status: o.HTTP, text: text, retry: o.HTTP == 429, form: d}
 	if f.retry {
 		f.status = c.cfg.ShedStatus
 	}
@@ -145,9 +157,29 @@ func (c *Core) failure(err error) failure {
 	return f
 }
 
+// mlflowCodes are what MLflow's clients know a status by.
+var mlflowCodes = map[int]string{
+	400: "BAD_REQUEST", 404: "RESOURCE_DOES_NOT_EXIST", 405: "BAD_REQUEST", 408: "BAD_REQUEST",
+	413: "BAD_REQUEST", 415: "BAD_REQUEST", 422: "INVALID_PARAMETER_VALUE",
+	429: "REQUEST_LIMIT_EXCEEDED", 499: "CANCELLED", 501: "NOT_IMPLEMENTED",
+	503: "TEMPORARILY_UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
+}
+
+// body appends the text in the form that the dialect's clients read.
+func (f *failure) body(dst []byte) []byte {
+	if f.form != dialectMLflow && f.form != dialectCSV {
+		return wire.AppendError(dst, f.text)
+	}
+	code, ok := mlflowCodes[f.status]
+	if !ok {
+		code = "INTERNAL_ERROR"
+	}
+	return wire.AppendMLflowError(dst, code, f.text)
+}
+
 // append appends the answer as it is sent.
 func (f *failure) append(dst []byte) []byte {
-	body := wire.AppendError(nil, f.text)
+	body := f.body(nil)
 	dst = append(dst, "HTTP/1.1 "...)
 	dst = strconv.AppendInt(dst, int64(f.status), 10)
 	dst = append(dst, ' ')

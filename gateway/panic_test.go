@@ -16,12 +16,12 @@ func TestPanics(t *testing.T) {
 	core := New(DefaultConfig(), nil, slog.New(slog.DiscardHandler))
 	want := func(err error) {
 		t.Helper()
-		if f := core.failure(err); f.status != 500 || f.text != "internal error" {
+		if f := core.failure(err, dialectOIP); f.status != 500 || f.text != "internal error" {
 			t.Errorf("a panic is answered with %+v", f)
 		}
 	}
 	x := new(Exchange)
-	want(core.decode(x, []byte("{}"), -1))
+	want(core.Decode(x, []byte("{}"), -1))
 	h := &HTTP{core: core, log: core.log}
 	x.Request.Outputs = []wire.Output{{Index: 7}}
 	want(h.answer(new(fasthttp.RequestCtx), x))

@@ -255,7 +255,7 @@ func TestIdsComeBack(t *testing.T) {
 				Model string `json:"model_name"`
 			}
 			err := json.Unmarshal([]byte(answer), &got)
-			if err != nil || got.ID != id || got.Model != "simple" || len(resp.Header) != 2 {
+			if err != nil || got.ID != id || got.Model != "simple" || len(resp.Header) != 3 {
 				t.Errorf("%s: %q comes back as %q in %.200q, %v: %v", w.name, id, got.ID, answer,
 					resp.Header, err)
 			}

@@ -1,6 +1,7 @@
 package grpc
 
 import (
+	"context"
 	"fmt"
 	"sync"
 
@@ -11,8 +12,11 @@ import (
 // frame is the bytes of one message, in or out. It belongs to the handler
 // that took it from the pool until it is given to the codec or freed.
 type frame struct {
-	in  mem.Buffer // of a received message
-	out []byte     // of a message to send
+	in  mem.Buffer      // of a received message
+	out []byte          // of a message to send
+	ctx context.Context // of the call
+	// streamed says that the message came in a stream, which has one header for all.
+	streamed bool
 }
 
 var frames = sync.Pool{New: func() any { return new(frame) }}
@@ -25,6 +29,7 @@ func (f *frame) free() {
 		f.in.Free()
 		f.in = nil
 	}
+	f.ctx, f.streamed = nil, false
 	if cap(f.out) > keepFrame {
 		f.out = nil
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/millrace-ml/millrace/gateway"
@@ -42,7 +43,12 @@ func (s *Server) infer(ctx context.Context, f *frame) error {
 	if err != nil {
 		return err
 	}
-	x, err := s.core.Begin(name, version, gateway.ProtocolGRPC)
+	q := gateway.Query{Name: name, Version: version, Headers: f}
+	f.ctx = ctx
+	if len(q.Version) == 0 {
+		q.Version = f.Header("x-millrace-version")
+	}
+	x, err := s.core.Begin(q, gateway.ProtocolGRPC)
 	if err != nil {
 		return err
 	}
@@ -60,26 +66,33 @@ func (s *Server) exchange(ctx context.Context, x *gateway.Exchange, f *frame) er
 		x.Deadline(max(1, int64(time.Until(deadline))))
 	}
 	x.Ticket.Cancel = ctx.Done()
-	if err := s.decode(x, body); err != nil {
+	if err := s.core.Decode(x, body, -1); err != nil {
 		return err
 	}
-	if err := s.core.Infer(x); err != nil {
-		return err
+	err := s.core.Infer(x)
+	if err == nil {
+		f.out, _, err = s.core.Encode(f.out[:0], x)
 	}
-	return s.encode(x, f)
-}
-
-// decode makes tensors of the message.
-func (s *Server) decode(x *gateway.Exchange, body []byte) (err error) {
-	defer s.catch(&err, "decode")
-	return wire.DecodeProto(&x.Request, x.Version.Signature(), body)
-}
-
-// encode makes a message of the answer.
-func (s *Server) encode(x *gateway.Exchange, f *frame) (err error) {
-	defer s.catch(&err, "encode")
-	f.out, err = wire.AppendProto(f.out[:0], &x.Request, &x.Answer)
+	if err == nil && x.Routed() && !f.streamed {
+		err = sendHeaders(ctx, x)
+	}
 	return err
+}
+
+// Header returns a call's metadata as routing looks at it.
+func (f *frame) Header(name string) []byte {
+	if values := metadata.ValueFromIncomingContext(f.ctx, name); len(values) > 0 {
+		return []byte(values[0])
+	}
+	return nil
+}
+
+// sendHeaders tells the client of a unary call which version of an endpoint has
+// answered. The message itself names the version of a model.
+func sendHeaders(ctx context.Context, x *gateway.Exchange) error {
+	md := make(metadata.MD)
+	x.Headers(func(name string, value []byte) { md.Append(name, string(value)) })
+	return grpc.SetHeader(ctx, md)
 }
 
 // modelStreamInfer answers the requests of a stream as they finish. An error
@@ -103,6 +116,7 @@ func modelStreamInfer(srv any, ss grpc.ServerStream) error {
 			f.free()
 			return s.failure(gateway.ErrClosing)
 		}
+		f.streamed = true
 		go func() {
 			defer st.answering.Done()
 			s.answer(st, f, &sending)

@@ -32,7 +32,7 @@ func (s *service) ServerReady(context.Context,
 
 func (s *service) ModelReady(_ context.Context,
 	r *pb.ModelReadyRequest) (*pb.ModelReadyResponse, error) {
-	v, err := s.core.Models().Acquire([]byte(r.Name), []byte(r.Version))
+	v, err := s.core.Served([]byte(r.Name), []byte(r.Version))
 	if err != nil {
 		return &pb.ModelReadyResponse{}, nil
 	}
@@ -49,18 +49,18 @@ func (s *service) ServerMetadata(context.Context,
 
 func (s *service) ModelMetadata(_ context.Context,
 	r *pb.ModelMetadataRequest) (*pb.ModelMetadataResponse, error) {
-	v, err := s.core.Models().Acquire([]byte(r.Name), []byte(r.Version))
+	v, err := s.core.Served([]byte(r.Name), []byte(r.Version))
 	if err != nil {
 		return nil, s.failure(err)
 	}
 	defer v.Release()
 	return &pb.ModelMetadataResponse{
-		Name: v.Name(), Versions: s.core.Models().Versions(v.Name()), Platform: v.Platform(),
-		Inputs: metadata(v.Signature().Inputs), Outputs: metadata(v.Signature().Outputs),
+		Name: r.Name, Versions: s.core.Models().Versions(v.Name()), Platform: v.Platform(),
+		Inputs: tensors(v.Signature().Inputs), Outputs: tensors(v.Signature().Outputs),
 	}, nil
 }
 
-func metadata(specs []tensor.Spec) []*pb.ModelMetadataResponse_TensorMetadata {
+func tensors(specs []tensor.Spec) []*pb.ModelMetadataResponse_TensorMetadata {
 	list := make([]*pb.ModelMetadataResponse_TensorMetadata, len(specs))
 	for i := range specs {
 		list[i] = &pb.ModelMetadataResponse_TensorMetadata{
@@ -72,7 +72,7 @@ func metadata(specs []tensor.Spec) []*pb.ModelMetadataResponse_TensorMetadata {
 
 func (s *service) ModelConfig(_ context.Context,
 	r *pb.ModelConfigRequest) (*pb.ModelConfigResponse, error) {
-	v, err := s.core.Models().Acquire([]byte(r.Name), []byte(r.Version))
+	v, err := s.core.Served([]byte(r.Name), []byte(r.Version))
 	if err != nil {
 		return nil, s.failure(err)
 	}
@@ -85,16 +85,16 @@ func (s *service) ModelStatistics(_ context.Context,
 	answer := new(pb.ModelStatisticsResponse)
 	if r.Name == "" {
 		s.core.Models().Each(func(v *model.Version) {
-			answer.ModelStats = append(answer.ModelStats, statistics(v))
+			answer.ModelStats = append(answer.ModelStats, statistics(v, s.core.Statistics(v)))
 		})
 		return answer, nil
 	}
-	v, err := s.core.Models().Acquire([]byte(r.Name), []byte(r.Version))
+	v, err := s.core.Served([]byte(r.Name), []byte(r.Version))
 	if err != nil {
 		return nil, s.failure(err)
 	}
 	defer v.Release()
-	answer.ModelStats = append(answer.ModelStats, statistics(v))
+	answer.ModelStats = append(answer.ModelStats, statistics(v, s.core.Statistics(v)))
 	return answer, nil
 }
 
@@ -102,8 +102,7 @@ func duration(d batch.Duration) *pb.StatisticDuration {
 	return &pb.StatisticDuration{Count: d.Count, Ns: d.NS}
 }
 
-func statistics(v *model.Version) *pb.ModelStatistics {
-	s := v.Stats()
+func statistics(v *model.Version, s gateway.Statistics) *pb.ModelStatistics {
 	m := &pb.ModelStatistics{
 		Name: v.Name(), Version: v.Version(),
 		InferenceCount: s.Inferences, ExecutionCount: s.Executions,
@@ -111,7 +110,7 @@ func statistics(v *model.Version) *pb.ModelStatistics {
 			Success: duration(s.Success), Fail: duration(s.Fail), Queue: duration(s.Queue),
 			ComputeInput: duration(s.ComputeInput), ComputeInfer: duration(s.ComputeInfer),
 			ComputeOutput: duration(s.ComputeOutput),
-			CacheHit:      &pb.StatisticDuration{}, CacheMiss: &pb.StatisticDuration{},
+			CacheHit:      duration(s.CacheHit), CacheMiss: duration(s.CacheMiss),
 		},
 		MemoryUsage: []*pb.MemoryUsage{{Type: "CPU", ByteSize: uint64(v.FileBytes())}},
 	}

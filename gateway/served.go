@@ -1,0 +1,46 @@
+package gateway
+
+// Names of the headers of an answer, and of the gRPC metadata with the same.
+const (
+	headerVersion   = "x-millrace-version" // that answered; in a request: that has to answer
+	headerRoute     = "x-millrace-route"   // the arm, or pinned
+	headerCache     = "x-millrace-cache"   // hit, miss or shared
+	headerRequestID = "x-request-id"
+	headerSetCookie = "Set-Cookie"
+)
+
+// Headers calls f with what the answer's header says of how it came about. The
+// values may stand in a header, and are valid until Finish.
+func (x *Exchange) Headers(f func(name string, value []byte)) {
+	f(headerVersion, x.began.header)
+	if x.endpoint != nil {
+		f(headerRoute, x.route.header)
+		if id := x.ID(); len(id) <= maxHeaderID && printable(id) {
+			f(headerRequestID, id)
+		}
+		if len(x.cookie) > 0 {
+			f(headerSetCookie, x.cookie)
+		}
+	}
+	if x.flight.state != cacheNone {
+		f(headerCache, cacheStates[x.flight.state])
+	}
+}
+
+// Routed says whether an endpoint has answered.
+func (x *Exchange) Routed() bool { return x.endpoint != nil }
+
+// headerText returns a name as it may stand in a header: what may not is
+// percent-encoded.
+func headerText(name string) []byte {
+	const digits = "0123456789ABCDEF"
+	out := make([]byte, 0, len(name))
+	for i := range len(name) {
+		if b := name[i]; b > ' ' && b < 0x7f && b != '%' {
+			out = append(out, b)
+		} else {
+			out = append(out, '%', digits[b>>4], digits[b&15])
+		}
+	}
+	return out
+}

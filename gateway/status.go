@@ -1,0 +1,93 @@
+package gateway
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+
+	"github.com/millrace-ml/millrace/gateway/shadow"
+)
+
+// endpointStatus is what people see of an endpoint.
+type endpointStatus struct {
+	Name    string            `json:"name"`
+	Arms    []armStatus       `json:"arms"`
+	Shadows []shadow.Snapshot `json:"shadows"`
+}
+
+// armStatus is what people see of an arm.
+type armStatus struct {
+	Name    string  `json:"name"`
+	Model   string  `json:"model"`
+	Version string  `json:"version"` // that serves now
+	Percent float64 `json:"percent"`
+	Ready   bool    `json:"ready"`
+	Reason  string  `json:"reason,omitempty"` // why it cannot serve
+}
+
+// HandleStatus adds the state of endpoints to an admin port's paths: the
+// weights and versions of all, and what the shadows of one have found.
+func (c *Core) HandleStatus(mux *http.ServeMux) {
+	mux.HandleFunc("GET /endpoints", func(w http.ResponseWriter, _ *http.Request) {
+		list := []endpointStatus{}
+		for _, e := range c.Table().Endpoints() {
+			list = append(list, c.endpointStatus(e.Name))
+		}
+		writeJSON(w, http.StatusOK, list)
+	})
+	mux.HandleFunc("GET /endpoints/{name}", func(w http.ResponseWriter, r *http.Request) {
+		c.answerStatus(w, r, func(s *endpointStatus) any { return s })
+	})
+	mux.HandleFunc("GET /endpoints/{name}/shadows", func(w http.ResponseWriter, r *http.Request) {
+		c.answerStatus(w, r, func(s *endpointStatus) any { return s.Shadows })
+	})
+}
+
+func (c *Core) answerStatus(w http.ResponseWriter, r *http.Request,
+	part func(*endpointStatus) any) {
+	name := r.PathValue("name")
+	if c.Table().Endpoint([]byte(name)) == nil {
+		writeJSON(w, http.StatusNotFound,
+			map[string]string{"error": fmt.Sprintf("there is no endpoint '%.64s'", name)})
+		return
+	}
+	s := c.endpointStatus(name)
+	writeJSON(w, http.StatusOK, part(&s))
+}
+
+func (c *Core) endpointStatus(name string) endpointStatus {
+	s := endpointStatus{Name: name, Shadows: []shadow.Snapshot{}}
+	e := c.routing.Load().endpoints[name]
+	if e == nil {
+		return s
+	}
+	for i := range e.Arms {
+		a := &e.Arms[i]
+		arm := armStatus{Name: a.Name, Model: string(a.Model), Version: string(a.Version),
+			Percent: float64(a.Weight) / 100}
+		if v, err := c.models.Acquire(a.Model, a.Version); err == nil {
+			arm.Version, arm.Ready = v.Version(), true
+			v.Release()
+		} else {
+			arm.Reason = err.Error()
+		}
+		s.Arms = append(s.Arms, arm)
+	}
+	for i := range e.consumers {
+		if m := e.consumers[i].mirror; m != nil {
+			s.Shadows = append(s.Shadows, m.Report().Snapshot())
+		}
+	}
+	return s
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil { // what is not finite cannot be written
+		status = http.StatusInternalServerError
+		text = []byte(`{"error": "cannot write the answer"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(text, '\n')) // the client may have left
+}
