@@ -22,6 +22,7 @@ func (s *server) reload(ctx context.Context, next config.Config) {
 	}
 	s.models.Configure(ctx, modelSettings(next.Models))
 	s.cfg.Models = next.Models
+	s.reloadEndpoints(&next)
 	s.cfg.Server.Log.Level = next.Server.Log.Level
 	s.cfg.Server.Grace = next.Server.Grace
 	if keys := changed(reflect.ValueOf(s.cfg), reflect.ValueOf(next), ""); len(keys) > 0 {
@@ -29,6 +30,20 @@ func (s *server) reload(ctx context.Context, next config.Config) {
 	}
 	s.log.Info("settings taken over", "log_level", next.Server.Log.Level, "grace",
 		next.Server.Grace)
+}
+
+// reloadEndpoints takes over the endpoints and the caches.
+func (s *server) reloadEndpoints(next *config.Config) {
+	err := s.endpoints.core.SetCaches(cacheConfigs(next.Models))
+	if err == nil {
+		err = s.endpoints.apply(next, false)
+	}
+	if err != nil {
+		s.log.Error("the endpoints are not taken over; those in force stay", "error", err)
+		return
+	}
+	s.stale = false
+	s.cfg.Endpoints = next.Endpoints
 }
 
 // reloadModels loads what was added to the list of models and unloads what was

@@ -66,7 +66,7 @@ func newServe() *cobra.Command {
 // config returns the settings of a server, which needs folders with models.
 func (f *serveFlags) config(given func(string) bool) (config.Config, error) {
 	c, err := f.settings(given)
-	if err == nil && len(c.Repository.Paths) == 0 {
+	if (err == nil || config.OnlyEndpoints(err)) && len(c.Repository.Paths) == 0 {
 		return c, errors.New("there is no folder with models; give one with --models DIR, " +
 			"or a settings file with repository.paths by -c FILE")
 	}
@@ -76,10 +76,10 @@ func (f *serveFlags) config(given func(string) bool) (config.Config, error) {
 // settings puts the flags that were given over the file or the defaults.
 func (f *serveFlags) settings(given func(string) bool) (config.Config, error) {
 	c := config.Default()
+	var fault error // of the endpoints alone
 	if f.file != "" {
-		var err error
-		if c, err = config.Load(f.file); err != nil {
-			return c, err
+		if c, fault = config.Load(f.file); fault != nil && !config.OnlyEndpoints(fault) {
+			return c, fault
 		}
 	}
 	if len(f.models) > 0 {
@@ -106,7 +106,10 @@ func (f *serveFlags) settings(given func(string) bool) (config.Config, error) {
 			c.Repository.Trial.Cache = filepath.Join(dir, "millrace", "trials")
 		}
 	}
-	return c, c.Validate()
+	if err := c.Validate(); err != nil && !config.OnlyEndpoints(err) {
+		return c, err
+	}
+	return c, fault
 }
 
 // heapFloor counts as memory in use when the collector decides when to run,
@@ -118,7 +121,8 @@ const heapFloor = 64 << 20
 // serve runs a server until ctx is done.
 func serve(ctx context.Context, load func() (config.Config, error), reloads bool) error {
 	cfg, err := load()
-	if err != nil {
+	stale := config.OnlyEndpoints(err)
+	if err != nil && !stale {
 		return err
 	}
 	if cfg.Server.Threads > 0 {
@@ -132,8 +136,12 @@ func serve(ctx context.Context, load func() (config.Config, error), reloads bool
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
 
-	s, err := startServer(ctx, cfg, log, level)
-	if err != nil {
+	s := &server{cfg: cfg, log: log, level: level, stale: stale}
+	if stale {
+		log.Error("the endpoints of the settings are faulty; those last in force serve",
+			"error", err)
+	}
+	if err := s.start(ctx); err != nil {
 		return err
 	}
 	logLoaded(log, s.models.Index(false))

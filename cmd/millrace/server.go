@@ -29,11 +29,14 @@ type server struct {
 	log   *slog.Logger
 	level *slog.LevelVar
 
-	models *model.Repository
-	core   *gateway.Core
-	fronts []front
-	failed chan error // a front that ended by itself
-	wait   sync.WaitGroup
+	stale bool // the endpoints of the settings are faulty; those last in force serve
+
+	models    *model.Repository
+	core      *gateway.Core
+	endpoints *endpoints
+	fronts    []front
+	failed    chan error // a front that ended by itself
+	wait      sync.WaitGroup
 }
 
 // front is a listener and what answers on it.
@@ -44,12 +47,12 @@ type front struct {
 	shutdown func(context.Context) error
 }
 
-// startServer starts bottom-up and returns when requests are answered. The
+// start starts bottom-up and returns when requests are answered. The
 // addresses are taken first: one that is not free is not found out after
 // minutes of loading.
-func startServer(ctx context.Context, cfg config.Config, log *slog.Logger,
-	level *slog.LevelVar) (*server, error) {
-	s := &server{cfg: cfg, log: log, level: level, failed: make(chan error, 3)}
+func (s *server) start(ctx context.Context) error {
+	cfg := &s.cfg
+	s.failed = make(chan error, 3)
 	for _, l := range [...]struct{ name, address string }{
 		{"http", cfg.Server.HTTP}, {"grpc", cfg.Server.GRPC}, {"admin", cfg.Server.Admin},
 	} {
@@ -59,18 +62,18 @@ func startServer(ctx context.Context, cfg config.Config, log *slog.Logger,
 		ln, err := listen(l.address)
 		if err != nil {
 			s.closeListeners()
-			return nil, fmt.Errorf("cannot listen for %s: %w", l.name, err)
+			return fmt.Errorf("cannot listen for %s: %w", l.name, err)
 		}
 		s.fronts = append(s.fronts, front{name: l.name, listener: ln})
 	}
 	if err := s.open(ctx); err != nil {
 		s.closeListeners()
-		return nil, err
+		return err
 	}
 	for i := range s.fronts {
 		if err := s.equip(&s.fronts[i]); err != nil {
 			s.closeListeners()
-			return nil, err
+			return err
 		}
 	}
 	for i := range s.fronts {
@@ -81,7 +84,7 @@ func startServer(ctx context.Context, cfg config.Config, log *slog.Logger,
 			}
 		})
 	}
-	return s, nil
+	return nil
 }
 
 // open loads the library and the models.
@@ -96,7 +99,8 @@ func (s *server) open(ctx context.Context) error {
 			"see `millrace check DIR` for what lies in a folder", err)
 	}
 	s.core = gateway.New(coreConfig(&s.cfg, s.level), s.models, s.log)
-	return nil
+	s.endpoints, err = openEndpoints(s)
+	return err
 }
 
 // openRuntime finds and loads ONNX Runtime.
@@ -151,6 +155,7 @@ func adminHandler(core *gateway.Core) http.Handler {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	})
+	core.HandleStatus(mux)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
@@ -188,7 +193,7 @@ func (s *server) stop() error {
 	if n := s.core.InFlight(); n > 0 {
 		s.log.Warn("requests were not answered within the grace time", "requests", n)
 	}
-	faults = append(faults, s.models.Close(ctx))
+	faults = append(faults, s.endpoints.close(ctx), s.models.Close(ctx))
 	for _, f := range s.fronts {
 		if f.name == "admin" {
 			faults = append(faults, f.shutdown(ctx))

@@ -21,6 +21,10 @@ type Config struct {
 	// Settings of single models, by their names. They stand above the model's
 	// own config.pbtxt.
 	Models []Model `yaml:"models"`
+	// What clients call: each sends its requests to versions of a model.
+	Endpoints []Endpoint `yaml:"endpoints"`
+	// Where samples of the endpoints' traffic go.
+	Taps []Tap `yaml:"taps"`
 }
 
 // Server is where the server listens and what it takes in.
@@ -31,6 +35,9 @@ type Server struct {
 	GRPC string `yaml:"grpc" check:"address"`
 	// Address of /metrics and health, `host:port` or `unix:/path`. Empty switches it off.
 	Admin string `yaml:"admin" check:"address"`
+	// Folder of what the server itself keeps: the endpoints last in force, rewards. A
+	// relative path starts at the settings file. It is made when there is something to keep.
+	Data string `yaml:"data" check:"filled"`
 	// Name in the server's metadata. Some clients ask for `triton`.
 	Name string `yaml:"name" check:"filled"`
 	// How long requests under way may take to end after SIGTERM.
@@ -153,6 +160,17 @@ type Model struct {
 	IntraOpThreads *int `yaml:"intra_op_threads" min:"0" max:"1024"`
 	// Runs at once. 0 is learned.
 	Instances *int `yaml:"instances" min:"0" max:"256"`
+	// Names of versions, such as `champion: 3`. Endpoints and requests say `@champion`.
+	Aliases map[string]string `yaml:"aliases"`
+	Cache   *Cache            `yaml:"cache"`
+}
+
+// Cache says how answers are kept for equal requests. Without it none are.
+type Cache struct {
+	// Inputs and outputs of all answers that are kept for the model.
+	MaxBytes Size `yaml:"max_bytes" min:"64KiB" max:"1TiB"`
+	// How long an answer is good for. 0 is for as long as its version serves.
+	TTL time.Duration `yaml:"ttl" min:"0s" max:"8760h"`
 }
 
 // Batching is how requests for one model are put together.
@@ -193,7 +211,7 @@ func Default() Config {
 	return Config{
 		Server: Server{
 			HTTP: "127.0.0.1:8000", GRPC: "127.0.0.1:8001", Admin: "127.0.0.1:8002",
-			Name: "millrace", Grace: 30 * time.Second,
+			Data: "data", Name: "millrace", Grace: 30 * time.Second,
 			Limits: Limits{
 				BodyBytes: 64 << 20, HeaderBytes: 16 << 10, Connections: 16 << 10,
 				BytesInFlight: 1 << 30, RequestsInFlight: 64 << 10,

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +44,12 @@ func TestBounds(t *testing.T) {
 			case reflect.Int, reflect.Int64:
 				if f.Tag.Get("enum") == "" &&
 					bound(inner, f.Tag.Get("max")) <= bound(inner, f.Tag.Get("min")) {
+					t.Errorf("%s has no range", key)
+				}
+			case reflect.Float64:
+				low, err := strconv.ParseFloat(f.Tag.Get("min"), 64)
+				high, fault := strconv.ParseFloat(f.Tag.Get("max"), 64)
+				if err != nil || fault != nil || high <= low {
 					t.Errorf("%s has no range", key)
 				}
 			case reflect.Bool, reflect.String, reflect.Map:
@@ -134,10 +141,10 @@ func TestFaults(t *testing.T) {
 	}
 	f("sever: {}", `f.yaml:1: sever: unknown key; did you mean server?`)
 	f("server:\n  prot: 1",
-		`f.yaml:2: server.prot: unknown key; allowed are http, grpc, admin, name,`)
+		`f.yaml:2: server.prot: unknown key; allowed are http, grpc, admin, data, name,`)
 	f("max_queue_delay: 1ms",
 		`f.yaml:1: max_queue_delay: unknown key; allowed are server, runtime, `+
-			`repository, models; there is models[].batching.max_queue_delay`)
+			`repository, models, endpoints, taps; there is models[].batching.max_queue_delay`)
 	f("server: 3", `f.yaml:1: server: is "3", must be a mapping (key: value)`)
 	f("server:", `f.yaml:1: server: has no value; give it one or take the key out`)
 	f("server: {grace: 5}", `f.yaml:1: server.grace: is "5", must be a duration such as "1ms"`)

@@ -225,6 +225,13 @@ func (d *decoder) plain(n *yaml.Node, v reflect.Value) error {
 		}
 		v.SetBool(strings.EqualFold(n.Value, "true"))
 		return nil
+	case reflect.Float64:
+		if n.Tag != "!!int" && n.Tag != "!!float" {
+			return errType
+		}
+		f, err := strconv.ParseFloat(n.Value, 64)
+		v.SetFloat(f)
+		return err
 	}
 	if n.Tag != "!!int" {
 		return errType
@@ -249,6 +256,8 @@ func describe(t reflect.Type) string {
 		return "true or false"
 	case reflect.String:
 		return "text"
+	case reflect.Float64:
+		return "a number"
 	}
 	return "a whole number"
 }

@@ -29,9 +29,7 @@ func Load(path string) (Config, error) {
 			newError(path, []Fault{{Text: fmt.Sprintf("larger than %d bytes", maxFile)}})
 	}
 	c, err := Parse(path, text)
-	if err == nil {
-		c.resolve(filepath.Dir(path))
-	}
+	c.resolve(filepath.Dir(path))
 	return c, err
 }
 
@@ -82,4 +80,10 @@ func (c *Config) resolve(dir string) {
 	}
 	abs(&c.Runtime.Library)
 	abs(&c.Repository.Trial.Cache)
+	abs(&c.Server.Data)
+	for i := range c.Taps {
+		if f := c.Taps[i].Files; f != nil {
+			abs(&f.Path)
+		}
+	}
 }

@@ -39,6 +39,8 @@ func (c *Config) check() []Fault {
 		k.fault("repository.load", "is for mode explicit; mode is %s, which loads all models",
 			c.Repository.Mode)
 	}
+	k.endpoints(c)
+	k.taps(c)
 	return k.faults
 }
 
@@ -103,6 +105,8 @@ func (c *checker) walk(v reflect.Value, key string, tag reflect.StructTag) {
 		}
 	case reflect.Int, reflect.Int64:
 		c.number(v, key, tag)
+	case reflect.Float64:
+		c.float(v.Float(), key, tag)
 	case reflect.String:
 		c.text(v.String(), key, tag)
 	}
@@ -116,6 +120,15 @@ func (c *checker) number(v reflect.Value, key string, tag reflect.StructTag) {
 	low, high := bound(v.Type(), tag.Get("min")), bound(v.Type(), tag.Get("max"))
 	if v.Int() < low || v.Int() > high {
 		c.fault(key, "is %v, must be %s to %s", v.Interface(), tag.Get("min"), tag.Get("max"))
+	}
+}
+
+// float holds a number with a fraction against its bounds; NaN is in none.
+func (c *checker) float(f float64, key string, tag reflect.StructTag) {
+	low, _ := strconv.ParseFloat(tag.Get("min"), 64)
+	high, _ := strconv.ParseFloat(tag.Get("max"), 64)
+	if !(f >= low && f <= high) {
+		c.fault(key, "is %v, must be %s to %s", f, tag.Get("min"), tag.Get("max"))
 	}
 }
 

@@ -43,8 +43,8 @@ A key that nobody knows, a wrong type or an impossible value is an error that na
 and what is allowed; all errors come at once. Relative paths start at the file's folder.
 Flags of ` + "`serve`" + ` stand above the file.
 
-SIGHUP reads the file again. Log level, models' settings and the list of models to load change at
-once; what needs a new start is logged by name. A file with errors changes nothing.
+SIGHUP reads the file again. Log level, models' settings, the list of models to load, endpoints and
+caches change at once; what needs a new start is logged by name. A file with errors changes nothing.
 
 Sizes are written ` + "`64MiB`" + `, ` + "`10MB`" + ` or in bytes, durations ` +
 	"`1ms`" + `, ` + "`30s`" + `, ` + "`5m`" + `.
@@ -65,21 +65,26 @@ models:
 // page returns the whole page.
 func page() ([]byte, error) {
 	_, here, _, _ := runtime.Caller(0)
-	source := filepath.Join(filepath.Dir(filepath.Dir(here)), "config.go")
-	file, err := parser.ParseFile(token.NewFileSet(), source, nil, parser.ParseComments)
+	sources, err := filepath.Glob(filepath.Join(filepath.Dir(filepath.Dir(here)), "*.go"))
 	if err != nil {
 		return nil, err
 	}
-	w := writer{comments: commentsOf(file)}
+	w := writer{comments: make(map[string]string)}
+	for _, source := range sources {
+		file, err := parser.ParseFile(token.NewFileSet(), source, nil, parser.ParseComments)
+		if err != nil {
+			return nil, err
+		}
+		w.comment(file)
+	}
 	w.WriteString(intro)
 	defaults := config.Default()
 	w.section("", reflect.ValueOf(defaults))
 	return []byte(w.String()), nil
 }
 
-// commentsOf returns the comments of a file's types, by "Type" and "Type.Field".
-func commentsOf(file *ast.File) map[string]string {
-	comments := make(map[string]string)
+// comment takes the comments of a file's types, by "Type" and "Type.Field".
+func (w *writer) comment(file *ast.File) {
 	for _, decl := range file.Decls {
 		gen, ok := decl.(*ast.GenDecl)
 		if !ok || gen.Tok != token.TYPE {
@@ -87,19 +92,18 @@ func commentsOf(file *ast.File) map[string]string {
 		}
 		for _, spec := range gen.Specs {
 			t := spec.(*ast.TypeSpec)
-			comments[t.Name.Name] = oneLine(gen.Doc)
+			w.comments[t.Name.Name] = oneLine(gen.Doc)
 			s, ok := t.Type.(*ast.StructType)
 			if !ok {
 				continue
 			}
 			for _, f := range s.Fields.List {
 				for _, name := range f.Names {
-					comments[t.Name.Name+"."+name.Name] = oneLine(f.Doc)
+					w.comments[t.Name.Name+"."+name.Name] = oneLine(f.Doc)
 				}
 			}
 		}
 	}
-	return comments
 }
 
 func oneLine(g *ast.CommentGroup) string { return strings.Join(strings.Fields(g.Text()), " ") }
@@ -129,6 +133,8 @@ func (w *writer) section(key string, v reflect.Value) {
 			w.section(name, f)
 		case f.Kind() == reflect.Slice && f.Type().Elem().Kind() == reflect.Struct:
 			w.section(name+"[]", reflect.Zero(f.Type().Elem()))
+		case f.Kind() == reflect.Pointer && f.Type().Elem().Kind() == reflect.Struct:
+			w.section(name, reflect.Zero(f.Type().Elem()))
 		}
 	}
 }
@@ -137,7 +143,8 @@ func (w *writer) table(v reflect.Value) {
 	head := "\n| key | value | default | meaning |\n|---|---|---|---|\n"
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
-		if f.Type.Kind() == reflect.Struct {
+		if f.Type.Kind() == reflect.Struct || f.Type.Kind() == reflect.Pointer &&
+			f.Type.Elem().Kind() == reflect.Struct {
 			continue
 		}
 		fmt.Fprintf(w, "%s| `%s` | %s | %s | %s |\n", head, f.Tag.Get("yaml"),

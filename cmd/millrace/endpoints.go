@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/millrace-ml/millrace/cmd/millrace/config"
+	"github.com/millrace-ml/millrace/gateway"
+	answers "github.com/millrace-ml/millrace/gateway/cache"
+	"github.com/millrace-ml/millrace/gateway/feedback"
+	"github.com/millrace-ml/millrace/gateway/route"
+	"github.com/millrace-ml/millrace/gateway/tap"
+)
+
+// endpoints is what endpoints need beside the models.
+type endpoints struct {
+	data   string // folder of what is kept
+	core   *gateway.Core
+	log    *slog.Logger
+	ledger *feedback.Ledger // nil before the first endpoint
+	sinks  []*tap.Sink
+	stop   chan struct{} // closed to end follow
+	wait   sync.WaitGroup
+}
+
+// Files in the data folder.
+const (
+	tableFile  = "endpoints.json" // the endpoints last in force
+	ledgerFile = "feedback.db"
+)
+
+// openEndpoints serves the endpoints of the settings. When the settings were
+// faulty in that part, those last in force serve.
+func openEndpoints(s *server) (*endpoints, error) {
+	c, core, log := &s.cfg, s.core, s.log
+	e := &endpoints{data: c.Server.Data, core: core, log: log, stop: make(chan struct{})}
+	if err := core.SetCaches(cacheConfigs(c.Models)); err != nil {
+		return nil, err
+	}
+	taps, err := e.openTaps(c.Taps)
+	if err != nil {
+		return nil, err
+	}
+	core.SetTaps(taps)
+	if err := e.apply(c, s.stale); err != nil {
+		return nil, errors.Join(err, e.close(context.Background()))
+	}
+	e.wait.Go(e.follow)
+	return e, nil
+}
+
+// apply takes over the endpoints of the settings, and keeps them on disk; or,
+// when the settings are faulty, those that are kept.
+func (e *endpoints) apply(c *config.Config, stale bool) error {
+	specs, aliases := c.Specs(), c.Aliases()
+	path := filepath.Join(e.data, tableFile)
+	if stale {
+		var err error
+		if specs, aliases, err = route.Load(path); err != nil {
+			return fmt.Errorf("cannot serve the endpoints last in force: %w", err)
+		}
+	}
+	table, err := route.New(specs, aliases)
+	if err != nil {
+		return err
+	}
+	if len(specs) > 0 && e.ledger == nil {
+		if err := e.openLedger(); err != nil {
+			return err
+		}
+	}
+	e.core.SetTable(table)
+	e.reweigh(time.Now())
+	if stale {
+		return nil
+	}
+	if _, err := os.Stat(path); len(specs) == 0 && errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := route.Save(path, specs, aliases); err != nil {
+		e.log.Error("cannot keep the endpoints for a restart; they serve", "error", err)
+	}
+	return nil
+}
+
+func (e *endpoints) openLedger() error {
+	if err := os.MkdirAll(e.data, 0o755); err != nil {
+		return fmt.Errorf("cannot make the folder of server.data: %w", err)
+	}
+	cfg := feedback.DefaultConfig()
+	cfg.Path = filepath.Join(e.data, ledgerFile)
+	ledger, err := feedback.Open(cfg)
+	if err != nil {
+		return err
+	}
+	e.ledger = ledger
+	e.core.SetLedger(ledger)
+	return nil
+}
+
+// follow lets rewards move the weights of bandits until stop is closed.
+func (e *endpoints) follow() {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	due := make(map[string]time.Time)
+	for {
+		select {
+		case <-e.stop:
+			return
+		case now := <-ticker.C:
+			for _, at := range e.core.Table().Endpoints() {
+				if b := at.Bandit; b != nil && now.Sub(due[at.Name]) >= b.Interval {
+					due[at.Name] = now
+					e.weigh(at, now)
+				}
+			}
+		}
+	}
+}
+
+// reweigh gives all bandits the weights that follow from the rewards so far.
+func (e *endpoints) reweigh(now time.Time) {
+	for _, at := range e.core.Table().Endpoints() {
+		if at.Bandit != nil {
+			e.weigh(at, now)
+		}
+	}
+}
+
+func (e *endpoints) weigh(at *route.Endpoint, now time.Time) {
+	arms := make([]feedback.Arm, len(at.Arms))
+	for i := range at.Arms {
+		a := &at.Arms[i]
+		arms[i] = feedback.Arm{Model: string(a.Model), Version: string(a.Version)}
+		if v, err := e.core.Models().Acquire(a.Model, a.Version); err == nil {
+			arms[i].Version = v.Version()
+			v.Release()
+		}
+	}
+	evidence := e.ledger.Counts().Evidence(at.Name, arms, at.Bandit.HalfLife, now)
+	rewards := 0.0
+	for _, k := range evidence {
+		rewards += k.N
+	}
+	if rewards == 0 {
+		return // the weights of the settings are where it begins
+	}
+	rng := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	e.core.SetWeights(at.Name, at.Bandit.Weights(evidence, rng))
+}
+
+// close writes what waits to be written. No request may be under way.
+func (e *endpoints) close(ctx context.Context) error {
+	close(e.stop)
+	e.wait.Wait()
+	e.core.Close(ctx)
+	var faults []error
+	for _, s := range e.sinks {
+		faults = append(faults, s.Close(ctx))
+	}
+	if e.ledger != nil {
+		faults = append(faults, e.ledger.Close())
+	}
+	return errors.Join(faults...)
+}
+
+// cacheConfigs is the part of the settings that keeps answers.
+func cacheConfigs(models []config.Model) map[string]answers.Config {
+	all := make(map[string]answers.Config)
+	for i := range models {
+		if k := models[i].Cache; k != nil {
+			all[models[i].Name] = answers.Config{MaxBytes: int64(k.MaxBytes), TTL: k.TTL}
+		}
+	}
+	return all
+}
+
+// openTaps starts the sinks of the taps.
+func (e *endpoints) openTaps(taps []config.Tap) ([]gateway.Tap, error) {
+	var list []gateway.Tap
+	for i := range taps {
+		t := &taps[i]
+		w, flush, err := e.writer(t)
+		if err != nil {
+			return nil, fmt.Errorf("cannot open tap %q: %w", t.Name, err)
+		}
+		cfg := tap.SinkConfig{Queue: t.Queue, Flush: flush, Redact: t.Redact}
+		sink := tap.NewSink(cfg, w, e.log.With("tap", t.Name))
+		e.sinks = append(e.sinks, sink)
+		percent := 100.0
+		if t.Percent != nil {
+			percent = *t.Percent
+		}
+		list = append(list, gateway.Tap{Name: t.Name, Sink: sink, Endpoints: t.Endpoints,
+			Percent: percent})
+	}
+	return list, nil
+}
+
+// writer is what a tap writes to, and how often that is made safe.
+func (e *endpoints) writer(t *config.Tap) (tap.Writer, time.Duration, error) {
+	if k := t.CloudEvents; k != nil {
+		w, err := tap.NewEvents(tap.EventsConfig{URL: k.URL, Timeout: k.Timeout,
+			Source: k.Source, Namespace: k.Namespace})
+		return w, 0, err
+	}
+	f := t.Files
+	cfg := tap.FilesConfig{Path: f.Path, Format: f.Format, RotateBytes: int64(f.RotateBytes),
+		RotateAge: f.RotateAge, KeepBytes: int64(f.KeepBytes), KeepAge: f.KeepAge}
+	w, err := tap.NewFiles(cfg, e.log.With("tap", t.Name))
+	flush := f.Flush
+	if flush == 0 {
+		flush = tap.DefaultFlush(f.Format)
+	}
+	return w, flush, err
+}
