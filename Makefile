@@ -31,8 +31,12 @@ build: runtime ## build bin/millrace and fetch ONNX Runtime
 runtime: ## fetch ONNX Runtime into the cache
 	@deploy/fetch-onnxruntime.sh "$(CACHE)" >/dev/null
 
+.PHONY: browser
+browser: ## install Chromium for the tests of pages, where there is none
+	@deploy/fetch-browser.sh
+
 .PHONY: test
-test: runtime ## run every test, end to end and with the Python clients too
+test: runtime browser ## run every test, end to end and with the Python clients too
 	go test -timeout 30m ./...
 	go test -tags invariants ./runtime/batch
 

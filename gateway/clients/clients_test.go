@@ -3,17 +3,14 @@ package clients_test
 
 import (
 	"context"
-	"crypto/sha256"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/millrace-ml/millrace/gateway"
+	"github.com/millrace-ml/millrace/gateway/clients/venv"
 	millgrpc "github.com/millrace-ml/millrace/gateway/grpc"
 	"github.com/millrace-ml/millrace/runtime/model"
 	"github.com/millrace-ml/millrace/runtime/ort"
@@ -25,42 +22,6 @@ func TestMain(m *testing.M) {
 		os.Exit(model.TrialMain(os.Stdin, os.Stdout))
 	}
 	os.Exit(m.Run())
-}
-
-// python returns the interpreter of a virtual environment with the clients,
-// made once for each version of requirements.txt.
-func python(t *testing.T) string {
-	t.Helper()
-	wanted, err := os.ReadFile("requirements.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cache := os.Getenv("MILLRACE_CACHE")
-	if cache == "" {
-		cache = filepath.Join("..", "..", ".cache")
-	}
-	venv, err := filepath.Abs(filepath.Join(cache,
-		fmt.Sprintf("clients-%x", sha256.Sum256(wanted))[:20]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	interpreter := filepath.Join(venv, "bin", "python")
-	done := filepath.Join(venv, "done")
-	if _, err := os.Stat(done); err == nil {
-		return interpreter
-	}
-	for _, command := range [][]string{
-		{"python3", "-m", "venv", "--clear", venv},
-		{interpreter, "-m", "pip", "install", "-q", "-r", "requirements.txt"},
-	} {
-		if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("cannot install the clients: %v: %v\n%s", command, err, out)
-		}
-	}
-	if err := os.WriteFile(done, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return interpreter
 }
 
 // serve serves the sample models, all loaded, and returns where.
@@ -120,16 +81,7 @@ func serve(t *testing.T) (httpAddress, grpcAddress string) {
 
 // TestTritonclient runs test_tritonclient.py against a real server.
 func TestTritonclient(t *testing.T) {
-	if testing.Short() {
-		t.Skip("installs Python packages; make test runs it")
-	}
-	interpreter := python(t)
+	interpreter := venv.Python(t, "requirements.txt")
 	httpAddress, grpcAddress := serve(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, interpreter, "test_tritonclient.py", httpAddress,
-		grpcAddress).CombinedOutput()
-	if err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
+	venv.Run(t, interpreter, "test_tritonclient.py", httpAddress, grpcAddress)
 }
