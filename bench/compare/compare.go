@@ -71,6 +71,7 @@ var scenarios = []scenario{
 	{"start", startTime},
 	{"many", manyModels},
 	{"reload", reloads},
+	{"endpoints", endpoints},
 }
 
 // Names lists the scenarios.

@@ -134,7 +134,7 @@ func (l *lab) mainServer(ctx context.Context) (*process, error) {
 	if err := os.CopyFS(filepath.Join(l.repository, mlp), sample); err != nil {
 		return nil, fmt.Errorf("cannot copy the sample model: %w", err)
 	}
-	p, err := l.serve(ctx, l.repository)
+	p, err := l.serve(ctx, "--models", l.repository)
 	if err != nil {
 		return nil, err
 	}
@@ -145,9 +145,9 @@ func (l *lab) mainServer(ctx context.Context) (*process, error) {
 // serverCache is where the servers remember which models they have tried.
 func (l *lab) serverCache() string { return filepath.Join(l.dir, "cache") }
 
-// serve starts a server with a repository.
-func (l *lab) serve(ctx context.Context, repository string, args ...string) (*process, error) {
-	all := append([]string{"serve", "--models", repository, "--http", "127.0.0.1:0",
+// serve starts a server with these flags.
+func (l *lab) serve(ctx context.Context, args ...string) (*process, error) {
+	all := append([]string{"serve", "--http", "127.0.0.1:0",
 		"--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0"}, args...)
 	p, err := launch(ctx, []string{
 		"MILLRACE_ONNXRUNTIME=" + l.cfg.Library,

@@ -101,7 +101,7 @@ func allocations(ctx context.Context, l *lab) ([]Figure, error) {
 		e    encoding
 	}{{"JSON", asJSON}, {"binary REST", asBinary}} {
 		f := Figure{Name: "heap allocations a request, " + way.name, Bar: barAllocations}
-		if err := l.countAllocations(ctx, server, way.e, &f); err != nil {
+		if err := l.countAllocations(ctx, server, payloads(mlp, mlpInputs, way.e), &f); err != nil {
 			f.Error = err.Error()
 		}
 		figures = append(figures, f)
@@ -109,10 +109,10 @@ func allocations(ctx context.Context, l *lab) ([]Figure, error) {
 	return figures, nil
 }
 
-func (l *lab) countAllocations(ctx context.Context, server *process, e encoding, f *Figure) error {
-	requests := payloads(mlp, mlpInputs, e)
+func (l *lab) countAllocations(ctx context.Context, server *process, requests []bench.Request,
+	f *Figure) error {
 	load := func(count int64) error {
-		_, err := l.load(ctx, server, e, func(c *bench.Config) {
+		_, err := l.load(ctx, server, asBinary, func(c *bench.Config) {
 			c.Requests, c.Count, c.Duration, c.Warmup = requests, count, 0, 0
 		})
 		return err

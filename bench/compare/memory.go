@@ -103,7 +103,7 @@ func idleMemory(ctx context.Context, l *lab) ([]Figure, error) {
 
 // servedMemory returns what a server takes that has a repository loaded.
 func (l *lab) servedMemory(ctx context.Context, repository string) (int64, error) {
-	p, err := l.serve(ctx, repository)
+	p, err := l.serve(ctx, "--models", repository)
 	if err != nil {
 		return 0, err
 	}
@@ -148,7 +148,7 @@ func startTime(ctx context.Context, l *lab) ([]Figure, error) {
 }
 
 func (l *lab) firstAnswer(ctx context.Context) (seconds float64, err error) {
-	p, err := l.serve(ctx, l.samples())
+	p, err := l.serve(ctx, "--models", l.samples())
 	if err != nil {
 		return 0, err
 	}
@@ -232,7 +232,7 @@ func reloads(ctx context.Context, l *lab) ([]Figure, error) {
 	if err := addModel(repository, mlp, small, ""); err != nil {
 		return nil, err
 	}
-	p, err := l.serve(ctx, repository, "--mode", "explicit")
+	p, err := l.serve(ctx, "--models", repository, "--mode", "explicit")
 	if err != nil {
 		return nil, err
 	}
