@@ -174,13 +174,14 @@ func (p *target) named(name, version []byte) (err error) {
 	return err
 }
 
-// mlflowForm returns how a body for MLflow's scoring is written.
+// mlflowForm returns how a body for MLflow's scoring is written. JSON is what
+// curl -d sends under the type of a form.
 func mlflowForm(contentType []byte) (dialect, error) {
 	kind, params, err := mime.ParseMediaType(string(contentType))
 	switch {
 	case err != nil && len(contentType) > 0:
 	case params["charset"] != "" && !strings.EqualFold(params["charset"], "utf-8"):
-	case kind == "" || kind == "application/json":
+	case kind == "" || kind == "application/json" || kind == "application/x-www-form-urlencoded":
 		return dialectMLflow, nil
 	case kind == "text/csv":
 		return dialectCSV, nil

@@ -375,7 +375,10 @@ func TestDialects(t *testing.T) {
 	f("/predict/mlp", `{"x":`+row64+`}`, 200, `{"`)
 	f("/predict/mlp", `[{"x":`+row64+`}]`, 200, `[{"`)
 	f("/predict/iris", `[5.1,3.5,1.4,0.2]`, 200, `setosa`)
-	f("/predict/iris", `{"Y":1}`, 400, `X`)
+	f("/predict/iris", `{"X":[5.1,3.5,1.4,0.2]}`, 200, `setosa`)
+	f("/predict/iris", `{"sepal length (cm)":5.1,"petal length (cm)":1.4,`+
+		`"sepal width (cm)":3.5,"petal width (cm)":0.2}`, 200, `setosa`)
+	f("/predict/iris", `{"Y":1}`, 400, `sepal width`)
 	s.set(t, nil, route.Spec{Name: "only", Arms: []route.ArmSpec{{Name: "stable", Model: "mlp"}}})
 	f("/invocations", `{"inputs":[`+row64+`]}`, 200, `{"predictions":`)
 	f("/predict", `{"x":`+row64+`}`, 200, `{"`)

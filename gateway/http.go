@@ -45,6 +45,8 @@ type HTTP struct {
 	server fasthttp.Server
 	lane   *lane
 
+	described described
+
 	mu        sync.Mutex
 	listeners []net.Listener // Guarded by mu.
 }

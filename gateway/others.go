@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/valyala/fasthttp"
 
@@ -143,15 +145,41 @@ func (h *HTTP) describe(ctx *fasthttp.RequestCtx, p *target) error {
 		ctx.SetBody(openapi.Page())
 		return nil
 	}
-	text, err := openapi.Document(
-		openapi.Info{Title: h.core.ServerName(), Version: h.core.ServerVersion()},
-		h.core.services())
+	text, err := h.described.document(h.core)
 	if err != nil {
 		return fmt.Errorf("cannot describe the server: %w", err)
 	}
 	ctx.Response.Header.SetContentTypeBytes(contentJSON)
 	ctx.SetBody(text)
 	return nil
+}
+
+// described is the server's description as it was made last.
+type described struct {
+	mu       sync.Mutex
+	services []openapi.Service // Guarded by mu.
+	text     []byte            // Guarded by mu.
+}
+
+// document returns the description of what can be called now. The text must not
+// be changed.
+func (d *described) document(c *Core) ([]byte, error) {
+	services := c.services()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	same := func(a, b openapi.Service) bool {
+		return a.Name == b.Name && a.Kind == b.Kind && a.Version == b.Version &&
+			a.Signature == b.Signature
+	}
+	if d.text != nil && slices.EqualFunc(services, d.services, same) {
+		return d.text, nil
+	}
+	info := openapi.Info{Title: c.ServerName(), Version: c.ServerVersion()}
+	text, err := openapi.Document(info, services)
+	if err == nil {
+		d.services, d.text = services, text
+	}
+	return text, err
 }
 
 // services lists what clients may call, with what it takes and gives.
@@ -163,10 +191,10 @@ func (c *Core) services() []openapi.Service {
 		if err != nil {
 			continue // nobody can call it now
 		}
-		s := openapi.Service{Name: name, Kind: "model", Version: v.Version(),
+		s := openapi.Service{Name: name, Kind: openapi.KindModel, Version: v.Version(),
 			Signature: v.Signature()}
 		if r.endpoints[name] != nil {
-			s.Kind = "endpoint"
+			s.Kind = openapi.KindEndpoint
 		}
 		list = append(list, s)
 		v.Release()

@@ -43,6 +43,7 @@ var failures = []struct {
 	{http.StatusRequestEntityTooLarge, "The body is too large, as it is or unpacked."},
 	{http.StatusUnprocessableEntity, "The model itself failed on these values."},
 	{http.StatusTooManyRequests, "Too much is in flight or waiting. Try again later."},
+	{http.StatusNotImplemented, "The server cannot do this, or is not set up for it."},
 	{http.StatusServiceUnavailable, "The model is not ready, or the server is shutting down."},
 	{http.StatusGatewayTimeout, "The request's time was over before its turn came."},
 }
@@ -163,8 +164,8 @@ func (b *builder) feedback() {
 		request: body(schema, fields{{"id", "x-request-id of an answer"}, {"reward", 1}}),
 		answer: record(object{"id": text, "result": text, "endpoint": text, "route": text,
 			"version": text}, "id", "result"),
-		errors: plainErrors, failures: []int{http.StatusBadRequest,
-			http.StatusRequestEntityTooLarge}})
+		errors: plainErrors, failures: []int{http.StatusBadRequest, http.StatusNotFound,
+			http.StatusRequestEntityTooLarge, http.StatusNotImplemented}})
 }
 
 // body is a JSON body of a request by content type. A nil example is left out.
