@@ -29,6 +29,7 @@ welcome() {
 	http=$(address_of "$1" http)
 	cat >&2 <<TEXT
 
+  page     http://$http/docs
   REST     http://$http/v2
   gRPC     $(address_of "$1" grpc)
   metrics  http://$(address_of "$1" admin)/metrics
@@ -36,6 +37,10 @@ welcome() {
 The class of a written digit, a 7, by the highest of ten scores:
 
   curl -s -d @configs/models/digits/sample.json http://$http/v2/models/digits/infer
+
+The species of an iris, by its measures:
+
+  curl -s -d '[5.1, 3.5, 1.4, 0.2]' http://$http/predict/iris
 
 Ctrl-C stops the server.
 TEXT

@@ -2,7 +2,7 @@
 
 The ZipMap that skl2onnx puts at the end is left in: the probabilities come out
 of the graph as a sequence of maps, one a row, from class name to probability.
-There is no config.pbtxt: the server completes it.
+config.pbtxt only names the columns: the server completes the rest.
 """
 
 import numpy as np
