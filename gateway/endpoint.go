@@ -255,7 +255,7 @@ func (c *Core) pickAgain(x *Exchange) (moved bool, err error) {
 }
 
 // errWhich is returned for a request that does not say what it is for.
-var errWhich = errors.New("gateway: no endpoint is named")
+var errWhich = errors.New("no endpoint is named")
 
 // choose finds the name of the endpoint where the path has none.
 func (c *Core) choose(r *routing, q *Query) error {
