@@ -71,3 +71,71 @@ func TestNoAllocations(t *testing.T) {
 	body := []byte("abcd")
 	f("raw", a, func() error { return DecodeRaw(r, sig, body) })
 }
+
+// The same holds for the dialects that name neither datatypes nor shapes, in
+// the forms that clients mostly send.
+func TestNoAllocationsDialects(t *testing.T) {
+	f := func(d testDialect, sig *tensor.Signature, body string) {
+		t.Helper()
+		r, text := newRequest(t), []byte(body)
+		var out []byte
+		a := &Answer{Model: "m", Version: "1", Sig: &tensor.Signature{Outputs: []tensor.Spec{
+			{Name: "p", Labels: []string{"no", "yes"}}, {Name: "n"}, {Name: "s_bytes"}}}}
+		run := func() {
+			r.Reset()
+			if err := d.decode(r, sig, text); err != nil {
+				t.Fatal(err)
+			}
+			var err error
+			if out, err = d.encode(out[:0], r, a, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a.Outputs = []tensor.Tensor{
+			{Name: "p", Datatype: tensor.FP32, Shape: []int64{2, 2},
+				Data: layout(t, []float32{1, 2, 3, 4})},
+			{Name: "n", Datatype: tensor.Int64, Shape: []int64{2}, Data: layout(t, []int64{1, 2})},
+			{Name: "s_bytes", Datatype: tensor.Bytes, Shape: []int64{2, 1},
+				Data: layout(t, []string{"a", "b"})}}
+		for range 2 {
+			run()
+			if n := testing.AllocsPerRun(20, run); n != 0 {
+				t.Errorf("%.60s: %v allocations", body, n)
+			}
+			a.Outputs = a.Outputs[:1] // one output is written otherwise than several
+		}
+	}
+	x := one(tensor.FP32, -1, 2)
+	names := matrix(tensor.FP32, "a:double b:double")
+	typed := matrix(tensor.FP64, "a:long b:boolean")
+	texts := matrix(tensor.Bytes, "a:string b:binary")
+	mixed := inputs("a:INT64:long b:BYTES:string c:BOOL:boolean d:FP16:float?")
+	const lists, texts2 = `[[1.5,2],[3,4e1]]`, `{"a":["p","\u00e9"],"b":["YQ==","YQ=="]}`
+	const records = `[{"a":1,"b":2.25},{"b":4,"\u0061":3}]`
+	const mixedRecords = `[{"a":1,"b":"p","c":true},{"a":2,"b":"\n","c":false}]`
+	f(v1, x, `{"instances":`+lists+`}`)
+	f(v1, x, `{"inputs":{"x":`+lists+`}}`)
+	f(v1, names, `{"instances":`+records+`}`)
+	f(v1, names, `{"inputs":{"a":[1,3],"b":[2,4]}}`)
+	f(v1, mixed, `{"instances":`+mixedRecords+`}`)
+	f(v1, one(tensor.Bytes, -1), `{"instances":[{"b64":"YQ=="},"\n"]}`)
+	f(mlflow, names, `{"dataframe_split":{"columns":["a","b"],"data":`+lists+`}}`)
+	f(mlflow, names, `{"dataframe_split":{"data":`+lists+`,"columns":["b","a"]}}`)
+	f(mlflow, x, `{"dataframe_split":{"columns":["p","q"],"data":`+lists+`}}`)
+	f(mlflow, names, `{"dataframe_records":`+records+`}`)
+	f(mlflow, x, `{"dataframe_records":[{"p":1,"q":2},{"p":3,"q":4}]}`)
+	f(mlflow, names, `{"instances":`+lists+`}`)
+	f(mlflow, names, `{"inputs":{"a":[1,3],"b":[2,4]}}`)
+	f(mlflow, typed, `{"inputs":{"a":[1,3],"b":[true,false]}}`)
+	f(mlflow, texts, `{"inputs":`+texts2+`}`)
+	f(mlflow, mixed, `{"dataframe_records":`+mixedRecords+`}`)
+	f(mlflow, mixed, `{"inputs":{"a":[1,2],"b":["p","q"],"c":[true,false]}}`)
+	f(mlflowCSV, names, "a,b\n1.5,2\n3,4e1\n")
+	f(mlflowCSV, names, "b,a\n1.5,2\n3,4e1\n")
+	f(mlflowCSV, typed, "a,b\n1,True\n3,False\n")
+	f(mlflowCSV, texts, "b,a\nYQ==,\"a,\"\"b\"\"\"\nYQ==,b\n")
+	f(mlflowCSV, mixed, "c,b,a,d\ntrue,p,1,1.5\nfalse,q,2,NA\n")
+	f(plainJSON, x, lists)
+	f(plainJSON, names, records)
+	f(plainJSON, mixed, mixedRecords)
+}

@@ -6,7 +6,9 @@ import (
 	"math"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/millrace-ml/millrace/runtime/tensor"
 )
@@ -153,4 +155,153 @@ func BenchmarkEncodeProto(b *testing.B) {
 	benchmarkAnswer(b, func(dst []byte, a *Answer) ([]byte, error) {
 		return AppendProto(dst, &r, a)
 	})
+}
+
+// tableBodies are one table of FP32 values, rows x width, as each dialect writes it.
+type tableBodies struct {
+	sig    tensor.Signature
+	answer Answer
+	oip    []byte
+	values [][]string // as text
+	names  []string
+}
+
+// newTableBodies makes a table of random values with six decimals, and an
+// answer of ten scores a row.
+func newTableBodies(rows, width int) *tableBodies {
+	rng := rand.New(rand.NewPCG(uint64(rows), uint64(width)))
+	b := &tableBodies{values: make([][]string, rows)}
+	columns := make([]tensor.Column, width)
+	for i := range columns {
+		columns[i] = tensor.Column{Name: fmt.Sprintf("feature_%d", i), Type: "double"}
+		b.names = append(b.names, columns[i].Name)
+	}
+	for i := range b.values {
+		for range width {
+			b.values[i] = append(b.values[i], fmt.Sprintf("%.6f", rng.NormFloat64()))
+		}
+	}
+	b.sig = tensor.Signature{
+		Model: "m",
+		Inputs: []tensor.Spec{{Name: "x", Datatype: tensor.FP32,
+			Shape: []int64{-1, int64(width)}, Columns: columns}},
+		Outputs:      []tensor.Spec{{Name: "y", Datatype: tensor.FP32, Shape: []int64{-1, 10}}},
+		MaxBatchSize: 64,
+	}
+	var data []byte
+	for range 10 * rows {
+		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(rng.Float32()))
+	}
+	b.answer = Answer{Model: "m", Version: "1", Sig: &b.sig, Outputs: []tensor.Tensor{
+		{Name: "y", Datatype: tensor.FP32, Shape: []int64{int64(rows), 10}, Data: data}}}
+	b.oip = fmt.Appendf(nil,
+		`{"inputs":[{"name":"x","shape":[%d,%d],"datatype":"FP32","data":%s}]}`, rows, width,
+		b.lists())
+	return b
+}
+
+// lists are the rows as JSON lists.
+func (b *tableBodies) lists() string {
+	rows := make([]string, len(b.values))
+	for i, row := range b.values {
+		rows[i] = "[" + strings.Join(row, ",") + "]"
+	}
+	return "[" + strings.Join(rows, ",") + "]"
+}
+
+// records are the rows as JSON objects.
+func (b *tableBodies) records() string {
+	rows := make([]string, len(b.values))
+	for i, row := range b.values {
+		values := make([]string, len(row))
+		for j, v := range row {
+			values[j] = `"` + b.names[j] + `":` + v
+		}
+		rows[i] = "{" + strings.Join(values, ",") + "}"
+	}
+	return "[" + strings.Join(rows, ",") + "]"
+}
+
+// columns are the columns as lists of a JSON object.
+func (b *tableBodies) columns() string {
+	columns := make([]string, len(b.names))
+	for j, name := range b.names {
+		values := make([]string, len(b.values))
+		for i, row := range b.values {
+			values[i] = row[j]
+		}
+		columns[j] = `"` + name + `":[` + strings.Join(values, ",") + "]"
+	}
+	return "{" + strings.Join(columns, ",") + "}"
+}
+
+// split is a data frame as pandas writes it.
+func (b *tableBodies) split() string {
+	return `{"columns":["` + strings.Join(b.names, `","`) + `"],"data":` + b.lists() + "}"
+}
+
+// csv is the table as text.
+func (b *tableBodies) csv() string {
+	text := strings.Join(b.names, ",") + "\n"
+	for _, row := range b.values {
+		text += strings.Join(row, ",") + "\n"
+	}
+	return text
+}
+
+// BenchmarkDialects reads a table and writes the answer in each dialect.
+// x-OIP is the time by that of the same in the Open Inference Protocol's JSON.
+func BenchmarkDialects(b *testing.B) {
+	for _, size := range [][2]int{{1, 16}, {32, 64}} {
+		t := newTableBodies(size[0], size[1])
+		f := func(name, body string, d testDialect) {
+			b.Run(fmt.Sprintf("%dx%d/%s", size[0], size[1], name), func(b *testing.B) {
+				benchmarkDialect(b, t, []byte(body), d)
+			})
+		}
+		f("v1/instances", `{"instances":`+t.lists()+`}`, v1)
+		f("v1/inputs", `{"inputs":`+t.lists()+`}`, v1)
+		f("v1/records", `{"instances":`+t.records()+`}`, v1)
+		f("mlflow/split", `{"dataframe_split":`+t.split()+`}`, mlflow)
+		f("mlflow/records", `{"dataframe_records":`+t.records()+`}`, mlflow)
+		f("mlflow/instances", `{"instances":`+t.lists()+`}`, mlflow)
+		f("mlflow/columns", `{"inputs":`+t.columns()+`}`, mlflow)
+		f("mlflow/csv", t.csv(), mlflowCSV)
+		f("plain/lists", t.lists(), plainJSON)
+		f("plain/records", t.records(), plainJSON)
+	}
+}
+
+func benchmarkDialect(b *testing.B, t *tableBodies, body []byte, d testDialect) {
+	b.Helper()
+	var r Request
+	var out []byte
+	var err error
+	run := func(body []byte, d testDialect) {
+		r.Reset()
+		if err = d.decode(&r, &t.sig, body); err != nil {
+			b.Fatal(err)
+		}
+		if out, err = d.encode(out[:0], &r, &t.answer, false); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportAllocs()
+	const turns = 8 // the two take turns, so that a busy machine slows both
+	var mine, other time.Duration
+	n := 0
+	for ; b.Loop(); n += turns {
+		start := time.Now()
+		for range turns {
+			run(body, d)
+		}
+		middle := time.Now()
+		for range turns {
+			run(t.oip, oip)
+		}
+		mine += middle.Sub(start)
+		other += time.Since(middle)
+	}
+	b.ReportMetric(float64(mine.Nanoseconds())/float64(n), "ns/op")
+	b.ReportMetric(float64(mine)/float64(other), "x-OIP")
 }

@@ -1,15 +1,28 @@
 package wire
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/millrace-ml/millrace/runtime/tensor"
+)
 
 // tensors reads the column form: the value of the only input, or an object of
 // all by their names, with lists for the columns of a matrix.
 func (t *table) tensors() error {
-	if t.next() != '{' || t.single(t.peekKey()) {
+	first := t.peekKey()
+	if t.next() != '{' || t.single(first) {
 		if len(t.sig.Inputs) != 1 {
 			return t.fail("expected an object, for %s", t.expected())
 		}
 		return t.whole(0)
+	}
+	t.choose(first)
+	t.inRows = false
+	if t.matrix && !t.named { // without names there is nothing to go by
+		t.matrix, t.width = false, 0
+	}
+	if t.usualLists() {
+		return t.endRows()
 	}
 	if err := t.open('{'); err != nil {
 		return err
@@ -18,13 +31,6 @@ func (t *table) tensors() error {
 		key, ok, err := t.key(i == 0)
 		if err != nil {
 			return err
-		}
-		if i == 0 {
-			t.choose(key)
-			t.inRows = false
-			if t.matrix && !t.named { // without names there is nothing to go by
-				t.matrix, t.width = false, 0
-			}
 		}
 		if !ok {
 			break
@@ -77,6 +83,80 @@ func (t *table) allInputs() error {
 		}
 	}
 	return nil
+}
+
+// usualLists reads a list for each column of an FP32 matrix, one after the
+// other. It is false for whatever else there is, be it right or wrong, and has
+// read nothing then.
+func (t *table) usualLists() bool {
+	if !t.matrix || t.sinks[0].datatype != tensor.FP32 {
+		return false
+	}
+	d := &t.sinks[0]
+	pos, depth := t.pos, t.depth
+	if t.open('{') == nil && t.lists(d) {
+		return true
+	}
+	t.pos, t.depth, t.row, d.got = pos, depth, 0, 0
+	clear(t.seen)
+	return false
+}
+
+// lists is usualLists within the object. It stops where the values of all
+// columns would need more bytes than the body has: no memory is taken for more.
+func (t *table) lists(d *sink) bool {
+	columns := t.sig.Inputs[0].Columns
+	most := len(t.buf) / 2 / t.width
+	for i := 0; ; i++ {
+		col := i
+		if !t.due(i) {
+			key, ok, err := t.key(i == 0)
+			if err != nil {
+				return false
+			}
+			if !ok {
+				d.got = int64(t.row) * int64(t.width)
+				return i == t.width
+			}
+			col = t.find(i, key)
+		}
+		if col < 0 || t.seen[col] != 0 || t.strict(&columns[col]) || t.open('[') != nil {
+			return false
+		}
+		t.seen[col] = 1
+		rows, ok := t.list(d, col, most)
+		if !ok || i > 0 && rows != t.row {
+			return false
+		}
+		t.row = rows
+	}
+}
+
+// list reads the values of a column and returns how many there are.
+func (t *table) list(d *sink, col, most int) (rows int, ok bool) {
+	var ahead [32 * 4]byte
+	for ; ; rows++ {
+		if more, err := t.more(']', rows == 0); err != nil || !more {
+			return rows, err == nil
+		}
+		if rows >= most {
+			return rows, false
+		}
+		d.got = int64(rows*t.width + col)
+		if t.scalar(d, nil) != nil {
+			return rows, false
+		}
+		n := t.floats32(ahead[:4*min(len(ahead)/4, most-1-rows)])
+		for int64(rows+n)*int64(t.width)+int64(col) >= d.n {
+			if d.room() != nil {
+				return rows, false
+			}
+		}
+		for i := range n {
+			rows++
+			copy(d.dst[4*(rows*t.width+col):], ahead[4*i:4*i+4])
+		}
+	}
 }
 
 // later notes where the values of a column of the matrix lie.

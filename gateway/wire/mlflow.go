@@ -16,7 +16,9 @@ import (
 // Values must be of the type of their column, as the model's signature in
 // MLflow has it: integers may widen to floats, a float must not lose its
 // fraction to an integer, only floats may be missing. Numbers for a model that
-// takes FP32 may have all digits of a double. "params" are ignored.
+// takes FP32 may have all digits of a double. Values of the type binary are
+// base64 in the two forms of data frames, but not in the other two, which is
+// MLflow's way. "params" are ignored.
 func DecodeMLflow(r *Request, sig *tensor.Signature, body []byte) error {
 	t := r.newTable(sig, dialectMLflow, body)
 	if err := t.open('{'); err != nil {
@@ -69,10 +71,10 @@ func (t *table) form() error {
 func (t *table) values(key []byte) error {
 	switch string(key) {
 	case "dataframe_split":
-		t.r.Frame = true
+		t.r.Frame, t.encoded = true, true
 		return t.split()
 	case "dataframe_records":
-		t.r.Frame = true
+		t.r.Frame, t.encoded = true, true
 		return t.records()
 	case "instances":
 		t.r.Frame = t.framed()
@@ -354,7 +356,7 @@ func (t *table) line() error {
 // typed reads a value whose column's type asks for more than the datatype of
 // the input does.
 func (t *table) typed(d *sink, c *tensor.Column) error {
-	d.base64 = c.Type == "binary"
+	d.base64 = t.encoded && c.Type == "binary"
 	switch {
 	case !isFloat(d.datatype):
 		return d.element()

@@ -5,9 +5,10 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
-	"strings"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/millrace-ml/millrace/runtime/tensor"
 )
@@ -204,7 +205,8 @@ func (t *table) field(d *sink, c *tensor.Column) error {
 		if !isFloat(d.datatype) || c != nil && t.checked(c) {
 			return t.missing(d, c)
 		}
-		text = []byte("NaN")
+		d.data.put(math.NaN())
+		return nil
 	}
 	if err := t.parseText(d, c, text); err != nil {
 		return d.errorf("%q %v", shorten(t.buf[at:t.pos]), err)
@@ -311,7 +313,7 @@ func parseBool(d *sink, text []byte) error {
 }
 
 // parseFloat reads forms that JSON has not: a plus sign, a point without
-// digits on one side, and infinities by other names.
+// digits on one side, and infinities by other names. text is not empty.
 func parseFloat(d *sink, text []byte) error {
 	if bytes.ContainsAny(text, "xXpP_") {
 		return errNumber // Go's own forms
@@ -320,7 +322,7 @@ func parseFloat(d *sink, text []byte) error {
 	if d.datatype == tensor.FP32 {
 		bits = 32
 	}
-	f, err := strconv.ParseFloat(strings.ToLower(string(text)), bits)
+	f, err := strconv.ParseFloat(unsafe.String(&text[0], len(text)), bits)
 	switch {
 	case errors.Is(err, strconv.ErrRange):
 		return errRange

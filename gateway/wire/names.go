@@ -5,11 +5,12 @@ import (
 	"strings"
 )
 
-// maxListed bounds the names in an error text, maxCompared those that are
-// looked at for one that is near.
+// maxListed and maxListedBytes bound the names in an error text, maxCompared
+// those that are looked at for one that is near.
 const (
-	maxListed   = 16
-	maxCompared = 256
+	maxListed      = 16
+	maxListedBytes = 200
+	maxCompared    = 256
 )
 
 // targets returns how many inputs or columns there are, and their names.
@@ -21,7 +22,8 @@ func (t *table) targets() (int, func(i int) string) {
 	return len(t.sig.Inputs), func(i int) string { return t.sig.Inputs[i].Name }
 }
 
-// list names those of n for which is holds.
+// list names those of n for which is holds, and counts those that are too many
+// to name.
 func list(n int, name func(i int) string, is func(i int) bool) string {
 	var b strings.Builder
 	listed, left := 0, 0
@@ -29,7 +31,7 @@ func list(n int, name func(i int) string, is func(i int) bool) string {
 		switch {
 		case !is(i):
 			continue
-		case listed == maxListed:
+		case listed == maxListed || b.Len() > maxListedBytes:
 			left++
 			continue
 		case listed > 0:
@@ -46,8 +48,12 @@ func list(n int, name func(i int) string, is func(i int) bool) string {
 
 func all(int) bool { return true }
 
-// expected says what the model takes.
+// expected says what the model takes: columns where it has those, unless names
+// of inputs were given.
 func (t *table) expected() string {
+	if len(t.seen) == 0 {
+		t.choose(nil)
+	}
 	n, name := t.targets()
 	return "the model takes " + list(n, name, all)
 }

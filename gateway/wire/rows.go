@@ -1,9 +1,13 @@
 package wire
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
+	"strings"
+	"unsafe"
 
 	"github.com/millrace-ml/millrace/runtime/tensor"
 )
@@ -77,6 +81,12 @@ func (t *table) record() error {
 		return err
 	}
 	for i := 0; ; i++ {
+		if t.due(i) {
+			if err := t.put(i); err != nil {
+				return err
+			}
+			continue
+		}
 		key, ok, err := t.key(i == 0)
 		if err != nil {
 			return err
@@ -101,6 +111,38 @@ func (t *table) record() error {
 		}
 	}
 	return t.endRow()
+}
+
+// due passes over the i-th key of a row and its colon, if that is the name which
+// the signature has there, written as it is.
+func (t *table) due(i int) bool {
+	if i == 0 && t.row == 0 || t.matrix && !t.named {
+		return false
+	}
+	name := ""
+	if !t.matrix && i < len(t.sig.Inputs) {
+		name = t.sig.Inputs[i].Name
+	} else if t.matrix && i < t.width {
+		name = t.sig.Inputs[0].Columns[i].Name
+	}
+	rest := t.buf[t.pos:]
+	if i > 0 {
+		if len(rest) == 0 || rest[0] != ',' {
+			return false
+		}
+		rest = rest[1:]
+	}
+	if len(rest) > 0 && rest[0] == ' ' {
+		rest = rest[1:]
+	}
+	n := len(name)
+	if n == 0 || len(rest) < n+3 || rest[0] != '"' || string(rest[1:1+n]) != name ||
+		rest[1+n] != '"' || rest[2+n] != ':' || strings.IndexByte(name, '\\') >= 0 ||
+		strings.IndexByte(name, '"') >= 0 {
+		return false
+	}
+	t.pos = len(t.buf) - len(rest) + n + 3
+	return true
 }
 
 // ordered reads the next value of a matrix whose columns have no names. Those
@@ -194,6 +236,8 @@ func (t *table) scalar(d *sink, c *tensor.Column) error {
 	var err error
 	if t.csv {
 		err = t.field(d, c)
+	} else if d.datatype == tensor.FP32 && !t.strict(c) && t.usual32(d) {
+		return nil
 	} else {
 		if t.next() == 'n' && !isFloat(d.datatype) {
 			return t.missing(d, c)
@@ -204,11 +248,74 @@ func (t *table) scalar(d *sink, c *tensor.Column) error {
 			err = d.element()
 		}
 	}
-	if err != nil {
-		return d.wrap(err)
+	switch {
+	case err == nil:
+		d.got++
+		return nil
+	case t.csv && err != errRange && err != errFraction:
+		return err // it names its place
 	}
+	return d.wrap(err)
+}
+
+// strict says whether a float is held against the type of its column.
+func (t *table) strict(c *tensor.Column) bool {
+	return t.dialect == dialectMLflow && c != nil && t.checked(c)
+}
+
+// usual32 reads a number of FP32, if it is one that long32 takes.
+func (t *table) usual32(d *sink) bool {
+	if t.next(); len(t.buf)-t.pos < fastRoom {
+		return false
+	}
+	p := unsafe.Pointer(unsafe.SliceData(t.buf[t.pos:])) // as in short32
+	neg := 0
+	if byteAt(p, 0) == '-' {
+		neg = 1
+	}
+	at := neg
+	man, whole := uint64(byteAt(p, at)-'0'), 1
+	if man > 9 {
+		return false
+	}
+	if byteAt(p, at+1) != '.' { // more digits, or an integer
+		w := wordAt(p, at) ^ zeros
+		whole = bits.TrailingZeros64(ends(w)) / 8
+		if whole == 8 || man == 0 && whole > 1 {
+			return false
+		}
+		man = eight(w << (64 - 8*whole))
+	}
+	at += whole
+	places := 0
+	if byteAt(p, at) == '.' {
+		at++
+		w := wordAt(p, at) ^ zeros
+		e := ends(w)
+		for e == 0 && places < 16 {
+			man = man*100000000 + eight(w)
+			places += 8
+			at += 8
+			w = wordAt(p, at) ^ zeros
+			e = ends(w)
+		}
+		k := bits.TrailingZeros64(e) / 8
+		man = man*tens[k&7] + eight(w<<(64-8*k))
+		places += k
+		at += k
+		if places == 0 || k == 8 || whole+places > 19 {
+			return false
+		}
+	}
+	f := float64(man) / pow10[places]
+	if byteAt(p, at)|0x20 == 'e' || places > 0 && nearMiddle(f) {
+		return false
+	}
+	v := math.Float32bits(float32(f)) | uint32(neg)<<31
+	binary.LittleEndian.PutUint32(d.dst[4*d.got:], v)
 	d.got++
-	return nil
+	t.pos += at
+	return true
 }
 
 func isFloat(d tensor.Datatype) bool {

@@ -27,6 +27,7 @@ type table struct {
 	sig     *tensor.Signature
 	dialect dialect
 	csv     bool // values are cells of CSV
+	encoded bool // binary columns are base64
 
 	sinks []sink // one an input
 	// matrix says that values go to the columns of the only input. named says
@@ -62,7 +63,8 @@ func (t *table) reset() {
 	clear(t.keys)
 	t.keys = t.keys[:0]
 	clear(t.rest)
-	if max(cap(t.sinks), cap(t.seen), cap(t.at), cap(t.cols), cap(t.keys), cap(t.rest)) > keepColumns {
+	if max(cap(t.sinks), cap(t.seen), cap(t.at), cap(t.cols), cap(t.keys),
+		cap(t.rest)) > keepColumns {
 		*t = table{}
 	}
 }
@@ -73,9 +75,9 @@ func (r *Request) newTable(sig *tensor.Signature, d dialect, body []byte) *table
 	r.scan.buf = body
 	t := &r.table
 	t.scanner, t.r, t.sig, t.dialect = &r.scan, r, sig, d
-	t.csv, t.matrix, t.named, t.inRows = false, false, false, false
+	t.csv, t.encoded, t.matrix, t.named, t.inRows = false, false, false, false, false
 	t.width, t.row, t.given = 0, 0, 0
-	t.cols = t.cols[:0]
+	t.cols, t.seen = t.cols[:0], t.seen[:0]
 	t.sinks = slices.Grow(t.sinks[:0], len(sig.Inputs))[:len(sig.Inputs)]
 	for i := range t.sinks {
 		d := &t.sinks[i]
