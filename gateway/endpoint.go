@@ -17,6 +17,7 @@ import (
 	"github.com/millrace-ml/millrace/gateway/feedback"
 	"github.com/millrace-ml/millrace/gateway/route"
 	"github.com/millrace-ml/millrace/runtime/model"
+	"github.com/millrace-ml/millrace/runtime/tensor"
 )
 
 // Query is what a request asks for before its body is read.
@@ -117,6 +118,19 @@ func (c *Core) publish(t *route.Table) {
 
 // Table returns the endpoints in force; nil before the first SetTable.
 func (c *Core) Table() *route.Table { return c.routing.Load().table }
+
+// CheckTable returns an error that lists the arms and shadows of the endpoints in
+// force which cannot serve now.
+func (c *Core) CheckTable() error {
+	return c.Table().Check(func(name, version []byte) (*tensor.Signature, error) {
+		v, err := c.models.Acquire(name, version)
+		if err != nil {
+			return nil, err
+		}
+		defer v.Release()
+		return v.Signature(), nil
+	})
+}
 
 // Close ends the shadows, at the latest when ctx is done. No request may be under way.
 func (c *Core) Close(ctx context.Context) {

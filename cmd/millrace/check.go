@@ -15,6 +15,7 @@ import (
 
 	"github.com/millrace-ml/millrace/cmd/millrace/config"
 	"github.com/millrace-ml/millrace/cmd/millrace/values"
+	"github.com/millrace-ml/millrace/gateway/route"
 	"github.com/millrace-ml/millrace/runtime/model"
 	"github.com/millrace-ml/millrace/runtime/tensor"
 )
@@ -86,14 +87,41 @@ func check(ctx context.Context, cfg *config.Config, w io.Writer, asJSON bool) er
 			faulty++
 		}
 	}
+	err = checkEndpoints(cfg, all)
 	if faulty > 0 {
-		return fmt.Errorf("%d of %d cannot be loaded; the faults stand above", faulty, len(all))
+		return errors.Join(err,
+			fmt.Errorf("%d of %d cannot be loaded; the faults stand above", faulty, len(all)))
+	}
+	if err != nil {
+		return err
 	}
 	if len(all) == 0 {
 		return fmt.Errorf("there are no models in %s; each is a folder with a model.onnx, "+
 			"such as NAME/1/model.onnx", strings.Join(cfg.Repository.Paths, ", "))
 	}
 	return nil
+}
+
+// checkEndpoints holds the endpoints of the settings against the versions that
+// would be loaded.
+func checkEndpoints(cfg *config.Config, all []model.Checked) error {
+	table, err := route.New(cfg.Specs(), cfg.Aliases())
+	if err != nil {
+		return err
+	}
+	return table.Check(func(name, version []byte) (*tensor.Signature, error) {
+		for i := range all {
+			c := &all[i]
+			if c.Model == string(name) && c.Signature != nil &&
+				(len(version) == 0 || c.Version == string(version)) {
+				return c.Signature, nil
+			}
+		}
+		if len(version) == 0 {
+			return nil, fmt.Errorf("no version of model %q would be loaded", name)
+		}
+		return nil, fmt.Errorf("version %q of model %q would not be loaded", version, name)
+	})
 }
 
 // quiet drops log lines: the commands that use it print what there is to say.

@@ -37,7 +37,7 @@ const (
 	ledgerFile = "feedback.db"
 )
 
-// openEndpoints serves the endpoints of the settings. When the settings were
+// openEndpoints serves the endpoints of the settings. When the settings are
 // faulty in that part, those last in force serve.
 func openEndpoints(s *server) (*endpoints, error) {
 	c, core, log := &s.cfg, s.core, s.log
@@ -50,7 +50,7 @@ func openEndpoints(s *server) (*endpoints, error) {
 		return nil, err
 	}
 	core.SetTaps(taps)
-	if err := e.apply(c, s.stale); err != nil {
+	if err := e.apply(c, s.fault); err != nil {
 		return nil, errors.Join(err, e.close(context.Background()))
 	}
 	e.wait.Go(e.follow)
@@ -58,15 +58,21 @@ func openEndpoints(s *server) (*endpoints, error) {
 }
 
 // apply takes over the endpoints of the settings, and keeps them on disk; or,
-// when the settings are faulty, those that are kept.
-func (e *endpoints) apply(c *config.Config, stale bool) error {
+// where the settings have a fault, those that are kept.
+func (e *endpoints) apply(c *config.Config, fault error) error {
 	specs, aliases := c.Specs(), c.Aliases()
 	path := filepath.Join(e.data, tableFile)
-	if stale {
+	if fault != nil {
 		var err error
-		if specs, aliases, err = route.Load(path); err != nil {
-			return fmt.Errorf("cannot serve the endpoints last in force: %w", err)
+		specs, aliases, err = route.Load(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return fault
 		}
+		if err != nil {
+			return fmt.Errorf("%w; nor can the endpoints last in force serve: %w", fault, err)
+		}
+		e.log.Error("the endpoints of the settings are faulty; those last in force serve",
+			"error", fault)
 	}
 	table, err := route.New(specs, aliases)
 	if err != nil {
@@ -79,7 +85,11 @@ func (e *endpoints) apply(c *config.Config, stale bool) error {
 	}
 	e.core.SetTable(table)
 	e.reweigh(time.Now())
-	if stale {
+	if err := e.core.CheckTable(); err != nil {
+		e.log.Warn("some of what endpoints name cannot serve; in its place the stable version does",
+			"error", err)
+	}
+	if fault != nil {
 		return nil
 	}
 	if _, err := os.Stat(path); len(specs) == 0 && errors.Is(err, fs.ErrNotExist) {

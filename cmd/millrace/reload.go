@@ -36,13 +36,12 @@ func (s *server) reload(ctx context.Context, next config.Config) {
 func (s *server) reloadEndpoints(next *config.Config) {
 	err := s.endpoints.core.SetCaches(cacheConfigs(next.Models))
 	if err == nil {
-		err = s.endpoints.apply(next, false)
+		err = s.endpoints.apply(next, nil)
 	}
 	if err != nil {
 		s.log.Error("the endpoints are not taken over; those in force stay", "error", err)
 		return
 	}
-	s.stale = false
 	s.cfg.Endpoints = next.Endpoints
 }
 

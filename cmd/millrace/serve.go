@@ -120,10 +120,9 @@ const heapFloor = 64 << 20
 
 // serve runs a server until ctx is done.
 func serve(ctx context.Context, load func() (config.Config, error), reloads bool) error {
-	cfg, err := load()
-	stale := config.OnlyEndpoints(err)
-	if err != nil && !stale {
-		return err
+	cfg, fault := load()
+	if fault != nil && !config.OnlyEndpoints(fault) {
+		return fault
 	}
 	if cfg.Server.Threads > 0 {
 		runtime.GOMAXPROCS(cfg.Server.Threads)
@@ -136,11 +135,7 @@ func serve(ctx context.Context, load func() (config.Config, error), reloads bool
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
 
-	s := &server{cfg: cfg, log: log, level: level, stale: stale}
-	if stale {
-		log.Error("the endpoints of the settings are faulty; those last in force serve",
-			"error", err)
-	}
+	s := &server{cfg: cfg, log: log, level: level, fault: fault}
 	if err := s.start(ctx); err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ type server struct {
 	log   *slog.Logger
 	level *slog.LevelVar
 
-	stale bool // the endpoints of the settings are faulty; those last in force serve
+	fault error // of the settings' endpoints: those last in force serve
 
 	models    *model.Repository
 	core      *gateway.Core

@@ -38,6 +38,38 @@ func Compatible(stable, other *tensor.Signature) error {
 	return errors.Join(faults...)
 }
 
+// Check holds the endpoints against the versions that find knows, and returns an
+// error that lists the arms and shadows whose version is not there, or takes
+// other inputs than the stable one. An empty version is the latest.
+func (t *Table) Check(find func(model, version []byte) (*tensor.Signature, error)) error {
+	var faults []error
+	for _, e := range t.Endpoints() {
+		stable, err := find(e.Arms[0].Model, e.Arms[0].Version)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("endpoint %q, %s: %w", e.Name, e.Arms[0].Name, err))
+		}
+		check := func(what, name string, model, version []byte) {
+			sig, err := find(model, version)
+			if err == nil && stable != nil {
+				err = Compatible(stable, sig)
+			}
+			if err != nil {
+				faults = append(faults,
+					fmt.Errorf("endpoint %q, %s %s: %w", e.Name, what, name, err))
+			}
+		}
+		for i := range e.Arms[1:] {
+			a := &e.Arms[1+i]
+			check("arm", a.Name, a.Model, a.Version)
+		}
+		for i := range e.Shadows {
+			s := &e.Shadows[i]
+			check("shadow", s.Name, s.Model, s.Version)
+		}
+	}
+	return errors.Join(faults...)
+}
+
 // accepts says whether an input takes what another one does.
 func accepts(to, from *tensor.Spec) bool {
 	if to.Datatype != from.Datatype || len(to.Shape) != len(from.Shape) ||

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -50,4 +51,34 @@ func TestCompatible(t *testing.T) {
 		`the other (model "b") needs it, required BYTES [-1]`)
 	f(specs{optional(x)}, specs{x}, "as optional FP32", "as required FP32")
 	f(specs{x}, specs{y}, `"x"`, `"y"`)
+}
+
+// TestCheck holds endpoints against versions of which some are not there and
+// one takes another input.
+func TestCheck(t *testing.T) {
+	table, err := New([]Spec{
+		{Name: "good", Arms: []ArmSpec{{Name: "stable", Model: "m", Version: "1"},
+			{Name: "canary", Model: "m", Version: "2", Weight: 500}}},
+		{Name: "bad", Arms: []ArmSpec{{Name: "stable", Model: "m", Version: "1"},
+			{Name: "gone", Model: "m", Version: "9"}},
+			Shadows: []ShadowSpec{{Name: "other", Model: "n", Percent: 1}}},
+		{Name: "none", Arms: []ArmSpec{{Name: "stable", Model: "m", Version: "8"}}},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = table.Check(func(model, version []byte) (*tensor.Signature, error) {
+		if string(version) > "2" {
+			return nil, fmt.Errorf("no %s", version)
+		}
+		return &tensor.Signature{Model: string(model), Inputs: []tensor.Spec{
+			{Name: "x", Datatype: tensor.FP32, Shape: []int64{-1, int64(len(version) + 3)}}}}, nil
+	})
+	want := `endpoint "bad", arm gone: no 9
+endpoint "bad", shadow other: stable (model "m") takes input "x" as required FP32 [-1,4]; ` +
+		`the other (model "n") takes it as required FP32 [-1,3]
+endpoint "none", stable: no 8`
+	if err == nil || err.Error() != want {
+		t.Errorf("the faults are\n%v\nwant\n%s", err, want)
+	}
 }
