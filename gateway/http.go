@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -46,6 +47,7 @@ type HTTP struct {
 	lane   *lane
 
 	described described
+	notKept   atomic.Bool // the last feedback could not be written
 
 	mu        sync.Mutex
 	listeners []net.Listener // Guarded by mu.

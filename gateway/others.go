@@ -90,6 +90,12 @@ func (h *HTTP) feedback(ctx *fasthttp.RequestCtx) error {
 		return err
 	}
 	f, result, err := ledger.Give(given)
+	switch failing := errors.Is(err, feedback.ErrFile); {
+	case failing && h.notKept.CompareAndSwap(false, true):
+		h.log.Error("feedback cannot be kept; clients are told so until it can", "error", err)
+	case err == nil && h.notKept.CompareAndSwap(true, false):
+		h.log.Info("feedback is kept again")
+	}
 	if err != nil {
 		return err
 	}

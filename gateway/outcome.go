@@ -79,6 +79,8 @@ var outcomes = [...]struct {
 	{ErrOverloaded, Outcome{429, codes.ResourceExhausted, "overloaded", ""}},
 	{ErrLimited, Outcome{429, codes.ResourceExhausted, "limited", ""}},
 	{feedback.ErrInvalid, Outcome{400, codes.InvalidArgument, "bad_request", ""}},
+	{feedback.ErrFile, Outcome{503, codes.Unavailable, "not_kept",
+		"the feedback could not be kept; give it again later"}},
 	{feedback.ErrClosed, Outcome{503, codes.Unavailable, "closing", ""}},
 	{errNoRequest, Outcome{404, codes.NotFound, "unknown_request", ""}},
 	{errWhich, Outcome{400, codes.InvalidArgument, "bad_request", ""}},

@@ -24,14 +24,11 @@ import (
 
 // TestMain lets the test binary be the child that is killed or has no room.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 4 {
-		switch os.Args[1] {
-		case "crash":
-			crashChild(os.Args[2], os.Args[3])
-		case "full":
-			fullChild(os.Args[2], os.Args[3])
-		}
-		os.Exit(1)
+	switch os.Args[1] {
+	case "crash":
+		crashChild(os.Args[2], os.Args[3])
+	case "full":
+		fullChild(os.Args[2], os.Args[3])
 	}
 	os.Exit(m.Run())
 }

@@ -230,6 +230,9 @@ func (w *Files) settle(f *file, end bool) error {
 		if err := f.out.Sync(); err != nil {
 			return w.fail(f, err)
 		}
+		if err := f.there(); err != nil {
+			return w.fail(f, err)
+		}
 	}
 	if end {
 		if err := publish(f.out, f.path); err != nil {
@@ -239,6 +242,20 @@ func (w *Files) settle(f *file, end bool) error {
 	}
 	w.count(f)
 	return nil
+}
+
+// there returns an error when the file is not in its folder any more: what is
+// written to it is lost when it is closed.
+func (f *file) there() error {
+	open, err := f.out.Stat()
+	if err != nil {
+		return err
+	}
+	named, err := os.Stat(f.path + openSuffix)
+	if err == nil && !os.SameFile(open, named) {
+		err = fmt.Errorf("%s%s is another file now", f.path, openSuffix)
+	}
+	return err
 }
 
 // count counts a file's records as safe.

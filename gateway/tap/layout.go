@@ -15,6 +15,7 @@ type column struct {
 	datatype tensor.Datatype
 	binary   bool   // of BYTES: not all of it is UTF-8
 	key      string // name in the file, such as "input.x"
+	shape    string // name of the column with the shapes
 }
 
 // layout is the columns of a file of samples.
@@ -39,7 +40,8 @@ func newLayout(s *Sample) *layout {
 			for c.key = key(side, t.Name); taken[c.key] || taken[shapeKey(c.key)]; {
 				c.key += "_"
 			}
-			taken[c.key], taken[shapeKey(c.key)] = true, true
+			c.shape = shapeKey(c.key)
+			taken[c.key], taken[c.shape] = true, true
 			l.columns = append(l.columns, c)
 		}
 	}

@@ -67,17 +67,17 @@ func (l *lines) appendSample(dst []byte, s *Sample) []byte {
 	dst = appendFloat(append(dst, `,"compute_seconds":`...), s.Compute.Seconds(), 64)
 	for i, t := range l.layout.places {
 		c := &l.layout.columns[i]
-		values := c.key
+		dst = appendText(append(dst, ','), c.key)
 		if c.binary {
-			values += ".base64"
+			dst = append(dst[:len(dst)-1], `.base64"`...)
 		}
-		dst = append(appendText(append(dst, ','), values), ':')
+		dst = append(dst, ':')
 		if t == nil {
 			dst = append(dst, "null"...)
 		} else {
 			dst = appendValues(dst, t, c.binary)
 		}
-		dst = append(appendText(append(dst, ','), shapeKey(c.key)), ':')
+		dst = append(appendText(append(dst, ','), c.shape), ':')
 		if t == nil {
 			dst = append(dst, "null"...)
 		} else {

@@ -1,6 +1,7 @@
 package tap_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -88,7 +90,8 @@ func tell(s *tap.Sample, columns []string) sentSample {
 	for side, list := range map[string][]tensor.Tensor{"input.": s.Inputs, "output.": s.Outputs} {
 		for _, t := range list {
 			if t.Datatype != tensor.Invalid {
-				told.Tensors[side+t.Name] = &sentTensor{t.Datatype.String(), t.Shape, t.Data}
+				told.Tensors[side+t.Name] = &sentTensor{t.Datatype.String(),
+					slices.Clone(t.Shape), bytes.Clone(t.Data)}
 			}
 		}
 	}

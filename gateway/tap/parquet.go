@@ -35,7 +35,7 @@ func newParquetFile(w io.Writer, l *layout) *parquetFile {
 		for i := range l.columns {
 			c := &l.columns[i]
 			fields = append(fields, field{nullableList(c.node()), c.key},
-				field{nullableList(parquet.Int(64)), shapeKey(c.key)})
+				field{nullableList(parquet.Int(64)), c.shape})
 			if c.datatype == tensor.Bytes { // the least and the greatest may be long
 				options = append(options, parquet.SkipPageBounds(c.key, "list", "element"),
 					parquet.SkipPageStatistics(c.key, "list", "element"))
