@@ -3,6 +3,7 @@ package compare
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -109,6 +110,7 @@ func allocations(ctx context.Context, l *lab) ([]Figure, error) {
 	return figures, nil
 }
 
+// countAllocations measures how many objects on the heap a request costs.
 func (l *lab) countAllocations(ctx context.Context, server *process, requests []bench.Request,
 	f *Figure) error {
 	load := func(count int64) error {
@@ -125,18 +127,18 @@ func (l *lab) countAllocations(ctx context.Context, server *process, requests []
 	if err := load(count / 4); err != nil { // to the steady state
 		return err
 	}
-	// Connections and the metrics themselves allocate: the same once more with
-	// few requests says how much.
+	// Connections and the counting itself allocate: the same with few requests
+	// says how much.
 	var grown [2]float64
 	for i, n := range []int64{modelClients, count} {
-		before, err := metric(ctx, server, "go_memstats_mallocs_total")
+		before, err := mallocs(ctx, server)
 		if err == nil {
 			err = load(n)
 		}
 		if err != nil {
 			return err
 		}
-		after, err := metric(ctx, server, "go_memstats_mallocs_total")
+		after, err := mallocs(ctx, server)
 		if err != nil {
 			return err
 		}
@@ -148,24 +150,26 @@ func (l *lab) countAllocations(ctx context.Context, server *process, requests []
 	return nil
 }
 
-// metric reads one number from the admin port.
-func metric(ctx context.Context, p *process, name string) (float64, error) {
-	r, err := http.NewRequestWithContext(ctx, "GET", "http://"+p.addresses["admin"]+"/metrics", nil)
+// mallocs returns how many objects on the heap a server has ever made. The
+// profile counts exactly; the metric of the same name lags thousands behind.
+func mallocs(ctx context.Context, p *process) (float64, error) {
+	r, err := http.NewRequestWithContext(ctx, "GET",
+		"http://"+p.addresses["admin"]+"/debug/pprof/heap?debug=1", nil)
 	if err != nil {
 		return 0, err
 	}
 	answer, err := http.DefaultClient.Do(r)
 	if err != nil {
-		return 0, fmt.Errorf("cannot read metrics: %w", err)
+		return 0, fmt.Errorf("cannot read the profile: %w", err)
 	}
 	defer answer.Body.Close()
 	for in := bufio.NewScanner(answer.Body); in.Scan(); {
-		if text, ok := strings.CutPrefix(in.Text(), name+" "); ok {
+		if text, ok := strings.CutPrefix(in.Text(), "# Mallocs = "); ok {
 			_, _ = io.Copy(io.Discard, answer.Body)
 			return strconv.ParseFloat(text, 64)
 		}
 	}
-	return 0, fmt.Errorf("the server has no metric %s", name)
+	return 0, errors.New("the profile does not say how much was allocated")
 }
 
 // tail measures the spread of latencies below saturation.
