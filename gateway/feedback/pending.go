@@ -2,126 +2,155 @@ package feedback
 
 import (
 	"hash/maphash"
-	"math/bits"
 	"sync"
 	"time"
 )
 
-// pending is a table of decisions by id, of a fixed size.
+// pending is the newest decisions, of a fixed number.
 //
-// An id's hash leads to one set, in which the newest decision takes the place of
-// the oldest. So a decision touches one place in memory, and waits only for
-// another one of the same set. Sets fill unevenly: when as many decisions as the
-// table has room for follow an id's, it is gone, give or take a quarter.
+// Every request puts one in and only feedback looks for one. So a decision is
+// written behind the last one, into memory that the processor has at hand, and
+// the index by id is made when feedback asks, of what has come since. As many
+// decisions as there is room for follow an id's before it is gone, give or take
+// a twentieth.
 type pending struct {
-	seeds [2]maphash.Seed // random: nobody can make up ids that collide
-	ttl   int64           // nanoseconds
-	sets  []set
+	seed   maphash.Seed // random: nobody can make up ids that collide
+	ttl    int64        // nanoseconds
+	shards [shards]shard
 }
 
-// hash is 128 bits of an id. The first half chooses the set, the second is
-// compared: of 10^15 decisions one may be taken for another's.
-type hash struct{ set, tag uint64 }
+// hash is 64 bits of an id: of 10^14 ids of which nothing is known, one may be
+// taken for another's.
+type hash uint64
 
-// ways is how many decisions a set has: with the rest of it, six lines of the cache.
-const ways = 15
+// shards have a lock each.
+const shards = 8
 
-type set struct {
-	mu      sync.Mutex
+// shard is a ring of decisions, and an index of it that lags.
+type shard struct {
+	mu      sync.Mutex // guards all of it
+	ring    []way
+	put     int    // decisions that were ever put in; the next goes to put % len(ring)
 	evicted uint64 // decisions that were younger than ttl
-	ways    [ways]way
-	_       [8]byte
+	indexed int    // decisions that are in the indexes, or were
+	// Where an id's newest decision is, as a count of decisions put in before it. When
+	// index has as many as the ring, it becomes older, and older is forgotten.
+	index, older map[hash]int
+	_            [40]byte // the rest of two lines of the cache
 }
 
 // way is one decision.
 type way struct {
-	tag      uint64
-	at       int64 // Unix nanoseconds, above 0
-	decision *Decision
+	tag      hash
+	at       int64     // Unix nanoseconds
+	decision *Decision // nil for none
 }
+
+// indexStep is how many decisions are indexed while requests may wait: 3 us.
+const indexStep = 64
 
 func newPending(capacity int, ttl time.Duration) *pending {
-	return &pending{
-		seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
-		ttl:   int64(ttl),
-		sets:  make([]set, (capacity+ways-1)/ways),
+	p := &pending{seed: maphash.MakeSeed(), ttl: int64(ttl)}
+	for i := range p.shards {
+		p.shards[i].ring = make([]way, (capacity+shards-1)/shards)
 	}
+	return p
 }
 
-func (p *pending) hash(id string) hash {
-	return hash{maphash.String(p.seeds[0], id), maphash.String(p.seeds[1], id)}
-}
+func (p *pending) hash(id string) hash { return hash(maphash.String(p.seed, id)) }
 
-// set returns where a hash belongs.
-func (p *pending) set(h hash) *set {
-	i, _ := bits.Mul64(h.set, uint64(len(p.sets)))
-	return &p.sets[i]
-}
+// shard returns where a hash belongs.
+func (p *pending) shard(h hash) *shard { return &p.shards[h%shards] }
 
 func (p *pending) put(id []byte, d *Decision, at int64) {
-	h := hash{maphash.Bytes(p.seeds[0], id), maphash.Bytes(p.seeds[1], id)}
-	s := p.set(h)
+	h := hash(maphash.Bytes(p.seed, id))
+	s := p.shard(h)
 	s.mu.Lock()
-	to, oldest := s.find(h.tag)
-	if to == nil {
-		to = oldest
-		if to.decision != nil && at-to.at < p.ttl {
-			s.evicted++
-		}
+	w := &s.ring[s.put%len(s.ring)]
+	if w.decision != nil && at-w.at < p.ttl {
+		s.evicted++
 	}
-	*to = way{h.tag, at, d}
+	*w = way{h, at, d}
+	s.put++
 	s.mu.Unlock()
 }
 
 // get returns what was decided and when, or nil.
 func (p *pending) get(h hash) (d *Decision, at int64) {
-	s := p.set(h)
-	s.mu.Lock()
+	s := p.shard(h)
+	s.catchUp()
 	defer s.mu.Unlock()
-	if w, _ := s.find(h.tag); w != nil {
+	if w := s.find(h); w != nil {
 		return w.decision, w.at
 	}
 	return nil, 0
 }
 
 func (p *pending) drop(h hash) {
-	s := p.set(h)
-	s.mu.Lock()
+	s := p.shard(h)
+	s.catchUp()
 	defer s.mu.Unlock()
-	if w, _ := s.find(h.tag); w != nil {
+	if w := s.find(h); w != nil {
 		*w = way{}
 	}
 }
 
 // stats returns how many decisions are not too old at a time, and how many were
-// evicted before they were.
+// evicted before they were. An id that came again may count again.
 func (p *pending) stats(now int64) (waiting int, evicted uint64) {
-	for i := range p.sets {
-		s := &p.sets[i]
+	for i := range p.shards {
+		s := &p.shards[i]
+		for from := 0; from < len(s.ring); from += statsStep {
+			s.mu.Lock()
+			for _, w := range s.ring[from:min(from+statsStep, len(s.ring))] {
+				if w.decision != nil && now-w.at < p.ttl {
+					waiting++
+				}
+			}
+			s.mu.Unlock()
+		}
 		s.mu.Lock()
 		evicted += s.evicted
-		for _, w := range s.ways {
-			if w.decision != nil && now-w.at < p.ttl {
-				waiting++
-			}
-		}
 		s.mu.Unlock()
 	}
 	return waiting, evicted
 }
 
-// find returns the tag's way, or nil, and the way to use for it otherwise: a free
-// one, or the one that was decided first.
-func (s *set) find(tag uint64) (found, oldest *way) {
-	oldest = &s.ways[0]
-	for i := range s.ways {
-		w := &s.ways[i]
-		if w.tag == tag && w.decision != nil {
-			return w, nil
+// statsStep is how many decisions are counted while requests may wait: 1 us.
+const statsStep = 512
+
+// catchUp indexes what has come since the last time, and returns with mu held.
+func (s *shard) catchUp() {
+	s.mu.Lock()
+	for ; ; s.mu.Lock() {
+		s.indexed = max(s.indexed, s.put-len(s.ring))
+		for range min(indexStep, s.put-s.indexed) {
+			h := s.ring[s.indexed%len(s.ring)].tag
+			if w := s.find(h); w != nil {
+				*w = way{} // a newer one has its id
+			}
+			if len(s.index) >= len(s.ring) || s.index == nil {
+				s.older, s.index = s.index, make(map[hash]int)
+			}
+			s.index[h] = s.indexed
+			s.indexed++
 		}
-		if w.at < oldest.at { // A free way is as old as can be.
-			oldest = w
+		if s.indexed == s.put {
+			return
 		}
+		s.mu.Unlock()
 	}
-	return nil, oldest
+}
+
+// find returns an id's newest decision among those that are indexed, or nil.
+func (s *shard) find(h hash) *way {
+	at, ok := s.index[h]
+	if !ok {
+		at, ok = s.older[h]
+	}
+	w := &s.ring[at%len(s.ring)]
+	if !ok || at < s.put-len(s.ring) || w.tag != h || w.decision == nil {
+		return nil
+	}
+	return w
 }

@@ -4,58 +4,69 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 )
 
-// TestPendingAgainstModel compares random operations on one set with a map whose
-// oldest entry makes room.
+// TestPendingAgainstModel compares random operations with a list of all that was
+// ever put in.
 func TestPendingAgainstModel(t *testing.T) {
-	model := make(map[string]int64)
-	oldest := func() (id string) {
-		for other, at := range model {
-			if id == "" || at < model[id] {
-				id = other
+	const room = 20 // of each shard
+	type put struct {
+		id string
+		at int64
+	}
+	var all [shards][]put
+	dropped := make(map[put]bool)
+	p := newPending(room*shards, time.Hour)
+	shard := func(id string) *[]put { return &all[p.hash(id)%shards] }
+	newest := func(id string) (at int64) {
+		list := *shard(id)
+		for _, k := range list[max(0, len(list)-room):] {
+			if k.id == id {
+				at = k.at
 			}
 		}
-		return id
+		if dropped[put{id, at}] {
+			return 0
+		}
+		return at
 	}
-	p := newPending(ways, time.Hour)
 	r := rand.New(rand.NewPCG(1, 2))
-	evicted := uint64(0)
-	for now := range int64(20_000) {
-		id := fmt.Sprint(r.IntN(2 * ways))
-		at, present := model[id]
-		switch r.IntN(4) {
-		case 0, 1:
-			if !present && len(model) == ways {
-				delete(model, oldest())
-				evicted++
-			}
-			model[id] = now + 1
+	lost := 0
+	for now := range int64(100_000) {
+		id := fmt.Sprint(r.IntN(3 * room * shards))
+		switch op := r.IntN(1000); {
+		case op < 700 || now%5000 > 4000: // and now and then nobody asks for long
+			*shard(id) = append(*shard(id), put{id, now + 1})
 			p.put([]byte(id), &Decision{Arm: id}, now+1)
-		case 2:
-			delete(model, id)
+		case op < 800:
+			dropped[put{id, newest(id)}] = true
 			p.drop(p.hash(id))
 		default:
+			want := newest(id)
 			d, got := p.get(p.hash(id))
-			if (d != nil) != present || got != at || d != nil && d.Arm != id {
-				t.Fatalf("get(%s) = %v, %d; want %d, %v", id, d, got, at, present)
+			if (d != nil) != (want != 0) || got != want || d != nil && d.Arm != id {
+				t.Fatalf("at %d get(%s) = %v, %d; want %d", now, id, d, got, want)
+			}
+			if want == 0 {
+				lost++
 			}
 		}
-		if n, e := p.stats(now); n != len(model) || e != evicted {
-			t.Fatalf("%d wait, %d were evicted; want %d and %d", n, e, len(model), evicted)
-		}
 	}
-	if evicted == 0 {
-		t.Error("the test evicts nothing")
+	if lost == 0 {
+		t.Error("the test loses nothing")
+	}
+	if n, _ := p.stats(0); n < room*shards/2 || n > room*shards {
+		t.Errorf("%d wait", n)
 	}
 }
 
 // TestPendingEvictsOld puts four times as many decisions in as there is room for.
-// Sets fill unevenly, but the newest quarter of what there is room for is there.
+// Shards fill unevenly, but the newest 95 % of what there is room for are there.
 func TestPendingEvictsOld(t *testing.T) {
-	const capacity, all = 1000 * ways, 4000 * ways
+	const capacity, all = 80_000, 320_000
 	f := func(apart time.Duration, waiting, early int) {
 		t.Helper()
 		p := newPending(capacity, time.Hour)
@@ -65,18 +76,42 @@ func TestPendingEvictsOld(t *testing.T) {
 		if n, e := p.stats(all * int64(apart)); n != waiting || int(e) != early {
 			t.Errorf("%v apart: %d wait, %d were evicted early", apart, n, e)
 		}
-		lost := 0
-		for i := range capacity / 4 {
+		for i := range capacity * 95 / 100 {
 			if d, _ := p.get(p.hash(fmt.Sprint(all - 1 - i))); d == nil {
-				lost++
+				t.Fatalf("the decision that %d others followed is gone", i)
 			}
 		}
-		if lost > capacity/4/1000 {
-			t.Errorf("%d of the newest %d are gone", lost, capacity/4)
+		if d, _ := p.get(p.hash(fmt.Sprint(all - capacity*105/100))); d != nil {
+			t.Error("a decision is there that many others followed")
 		}
 	}
 	f(time.Millisecond, capacity, all-capacity)
 	f(2*time.Hour, 1, 0) // all but one were too old by then
+}
+
+// TestPendingAtOnce puts in and takes out on many goroutines: each finds its own.
+func TestPendingAtOnce(t *testing.T) {
+	p := newPending(1<<16, time.Hour)
+	var wait sync.WaitGroup
+	for g := range 8 {
+		wait.Go(func() {
+			for i := range 4000 {
+				id := fmt.Sprint(g, "/", i)
+				p.put([]byte(id), &Decision{Arm: id}, 1)
+				if i%3 == 0 {
+					if d, _ := p.get(p.hash(id)); d == nil || d.Arm != id {
+						t.Errorf("%s is %v", id, d)
+						return
+					}
+					p.drop(p.hash(id))
+				}
+			}
+		})
+	}
+	wait.Wait()
+	if n, _ := p.stats(1); n != 8*(4000-1334) {
+		t.Errorf("%d wait", n)
+	}
 }
 
 func TestDecideAllocatesNothing(t *testing.T) {
