@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +29,7 @@ type endpoints struct {
 	log    *slog.Logger
 	ledger *feedback.Ledger // nil before the first endpoint
 	sinks  []*tap.Sink
+	cores  int // that Go code runs on; 0 where the settings say how many
 	stop   chan struct{} // closed to end follow
 	wait   sync.WaitGroup
 }
@@ -44,6 +47,9 @@ func openEndpoints(s *server) (*endpoints, error) {
 	e := &endpoints{data: c.Server.Data, core: core, log: log, stop: make(chan struct{})}
 	if err := core.SetCaches(cacheConfigs(c.Models)); err != nil {
 		return nil, err
+	}
+	if c.Server.Threads == 0 {
+		e.cores = runtime.GOMAXPROCS(0)
 	}
 	taps, err := e.openTaps(c.Taps)
 	if err != nil {
@@ -84,6 +90,7 @@ func (e *endpoints) apply(c *config.Config, fault error) error {
 		}
 	}
 	e.core.SetTable(table)
+	e.makeRoom(table)
 	e.reweigh(time.Now())
 	if err := e.core.CheckTable(); err != nil {
 		e.log.Warn("some of what endpoints name cannot serve; in its place the stable version does",
@@ -99,6 +106,27 @@ func (e *endpoints) apply(c *config.Config, fault error) error {
 		e.log.Error("cannot keep the endpoints for a restart; they serve", "error", err)
 	}
 	return nil
+}
+
+// background is how many threads more than cores run Go code when there are
+// shadows or taps. Pollers never pause under load: for want of a thread a
+// shadow would wait for milliseconds, or make a poller wait that comes back from
+// a run of its model.
+const background = 2
+
+// makeRoom sets how many threads run Go code.
+func (e *endpoints) makeRoom(t *route.Table) {
+	if e.cores == 0 {
+		return
+	}
+	n := e.cores
+	if len(e.sinks) > 0 || slices.ContainsFunc(t.Endpoints(),
+		func(at *route.Endpoint) bool { return len(at.Shadows) > 0 }) {
+		n += background
+	}
+	if n != runtime.GOMAXPROCS(0) { // to set it stops all
+		runtime.GOMAXPROCS(n)
+	}
 }
 
 func (e *endpoints) openLedger() error {

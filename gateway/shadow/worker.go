@@ -24,10 +24,12 @@ var errInputs = errors.New("the inputs are not those of the requests")
 // all its tickets.
 type worker struct {
 	*Mirror
-	jobs [maxTogether]job
-	left atomic.Int32  // tickets that are under way, and one while they are submitted
-	told chan struct{} // capacity 1: none is left
-	help chan struct{} // capacity 1: somebody is to call Drive
+	jobs     [maxTogether]job
+	together int // jobs of the last batch
+	timer    *time.Timer
+	left     atomic.Int32  // tickets that are under way, and one while they are submitted
+	told     chan struct{} // capacity 1: none is left
+	help     chan struct{} // capacity 1: somebody is to call Drive
 }
 
 // job is one sample on its way. It is reused; it must not be copied.
@@ -40,7 +42,10 @@ type job struct {
 }
 
 func newWorker(m *Mirror) *worker {
-	return &worker{Mirror: m, told: make(chan struct{}, 1), help: make(chan struct{}, 1)}
+	w := &worker{Mirror: m, told: make(chan struct{}, 1), help: make(chan struct{}, 1),
+		timer: time.NewTimer(0)}
+	<-w.timer.C
+	return w
 }
 
 // loop runs what comes until the Mirror stops, and drops what is left.
@@ -52,8 +57,28 @@ func (w *worker) loop() {
 			w.drain()
 			return
 		case s := <-w.queue:
+			w.await()
 			w.take(s)
 		}
+	}
+}
+
+// Copies need no fast answer. When so many came together last time, the next
+// wait for company: fewer and larger runs leave more of the cores to requests.
+const (
+	manyTogether = 4
+	companyWait  = time.Millisecond
+)
+
+// await waits for company where it is to be had.
+func (w *worker) await() {
+	if w.together < manyTogether || len(w.queue) >= maxTogether-1 {
+		return
+	}
+	w.timer.Reset(companyWait)
+	select {
+	case <-w.timer.C:
+	case <-w.stop:
 	}
 }
 
@@ -90,6 +115,7 @@ func (w *worker) take(s *tap.Sample) {
 	} else {
 		w.enter(DropNone, nil)
 	}
+	w.together = len(jobs)
 	if len(jobs) == 0 {
 		return
 	}

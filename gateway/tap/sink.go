@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"math"
 	"sync/atomic"
 	"time"
 )
@@ -179,11 +180,19 @@ func (k *Sink) run(ctx context.Context) {
 	defer k.cancel()
 	tick := time.NewTicker(k.cfg.Flush)
 	defer tick.Stop()
+	rest := time.NewTimer(0)
+	<-rest.C
+	queue := k.queue // nil while it rests
 	var view Sample
 	for {
 		select {
-		case r := <-k.queue:
+		case r := <-queue:
 			k.write(ctx, r, &view)
+			k.writeQueued(ctx, cap(queue), &view)
+			rest.Reset(restFor)
+			queue = nil
+		case <-rest.C:
+			queue = k.queue
 		case <-tick.C:
 			k.note(k.w.Flush(ctx))
 		case <-k.stop:
@@ -193,16 +202,25 @@ func (k *Sink) run(ctx context.Context) {
 	}
 }
 
-// finish writes what is queued and closes the writer.
-func (k *Sink) finish(ctx context.Context, view *Sample) {
-	for more := true; more; {
+// restFor is how long a sink lets records gather after it has written. To be
+// woken for each would take more from the requests than to write them.
+const restFor = 5 * time.Millisecond
+
+// writeQueued writes what is queued, most records at most.
+func (k *Sink) writeQueued(ctx context.Context, most int, view *Sample) {
+	for range most {
 		select {
 		case r := <-k.queue:
 			k.write(ctx, r, view)
 		default:
-			more = false
+			return
 		}
 	}
+}
+
+// finish writes what is queued and closes the writer.
+func (k *Sink) finish(ctx context.Context, view *Sample) {
+	k.writeQueued(ctx, math.MaxInt, view)
 	var r Result
 	r, k.err = k.w.Close(ctx)
 	k.note(r, k.err)
