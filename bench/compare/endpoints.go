@@ -1,9 +1,13 @@
 package compare
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -78,12 +82,45 @@ func (l *lab) endpointServer(ctx context.Context) (*process, error) {
 	return p, p.ready(ctx)
 }
 
-// withUser gives each request a user of its own.
+// usersEach is how many users send each of the requests.
+const usersEach = 16
+
+// withUser returns the requests as they come from many users.
 func withUser(requests []bench.Request) []bench.Request {
-	for i := range requests {
-		requests[i].Header["x-user"] = "user-" + strconv.Itoa(i)
+	var all []bench.Request
+	for i := range usersEach * len(requests) {
+		r := requests[i%len(requests)]
+		r.Header = maps.Clone(r.Header)
+		r.Header["x-user"] = "user-" + strconv.Itoa(i)
+		all = append(all, r)
 	}
-	return requests
+	return all
+}
+
+// asRouted returns the requests with the path of the version that an endpoint
+// answers each of them by: a canary's own runs are not what routing costs.
+func asRouted(ctx context.Context, p *process, requests []bench.Request) ([]bench.Request, error) {
+	out := make([]bench.Request, len(requests))
+	for i, r := range requests {
+		url := "http://" + p.addresses["http"] + r.Path
+		sent, err := http.NewRequestWithContext(ctx, "POST", url, bytes.NewReader(r.Body))
+		if err != nil {
+			return nil, err
+		}
+		for name, value := range r.Header {
+			sent.Header.Set(name, value)
+		}
+		answer, err := http.DefaultClient.Do(sent)
+		if err != nil {
+			return nil, fmt.Errorf("cannot ask which version answers: %w", err)
+		}
+		_, _ = io.Copy(io.Discard, answer.Body)
+		answer.Body.Close()
+		version := answer.Header.Get("x-millrace-version")
+		r.Path = "/v2/models/" + mlp + "/versions/" + version + "/infer"
+		out[i] = r
+	}
+	return out, nil
 }
 
 // endpoints measures what routing, shadows, the cache and the other dialects cost.
@@ -93,9 +130,14 @@ func endpoints(ctx context.Context, l *lab) ([]Figure, error) {
 		return nil, err
 	}
 	defer server.stop()
-	direct := withUser(payloads(mlp, mlpInputs, asJSON))
+	alone := withUser(payloads(mlp, mlpInputs, asJSON))
+	trial := withUser(payloads(trialEndpoint, mlpInputs, asJSON))
+	direct, err := asRouted(ctx, server, trial)
+	if err != nil {
+		return nil, err
+	}
 	figures := []Figure{
-		{Name: "MLP JSON, 64 clients: canary, sticky, 1 % tap over the model itself",
+		{Name: "MLP JSON, 64 clients: canary, sticky, 1 % tap over the same versions by number",
 			Bar: barEndpoint, AtLeast: true},
 		{Name: "the same with a shadow at 100 %: over what its own runs leave",
 			Bar: barShadow, AtLeast: true},
@@ -106,38 +148,45 @@ func endpoints(ctx context.Context, l *lab) ([]Figure, error) {
 	rate := func(p *process, r []bench.Request) measurement {
 		return func() (float64, error) {
 			result, err := l.load(ctx, p, asJSON, func(c *bench.Config) {
-				c.Requests, c.Concurrency, c.Duration = r, mlpClients, l.span(2*time.Second)
+				c.Requests, c.Concurrency, c.Duration = r, mlpClients, l.span(400*time.Millisecond)
 			})
 			return result.Rate, err
 		}
 	}
-	trial := withUser(payloads(trialEndpoint, mlpInputs, asJSON))
 	shadow := withUser(payloads(shadowEndpoint, mlpInputs, asJSON))
 	cached := payloads(cachedModel, mlpInputs, asJSON)
-	batch, err := l.bestMLP()
+	var own []float64      // seconds that a run of the shadow took for each row
+	rounds := l.rounds(20) // short ones: the machine is not the same for long
+	shadowed := func() (float64, error) {
+		before, err := runTime(ctx, server)
+		if err != nil {
+			return 0, err
+		}
+		r, err := rate(server, shadow)()
+		if err != nil {
+			return 0, err
+		}
+		after, err := runTime(ctx, server)
+		own = append(own, (after.seconds-before.seconds)/(after.rows-before.rows))
+		return r, err
+	}
+	v, err := alternate(rounds, rate(server, trial), rate(server, direct), rate(server, alone),
+		shadowed, rate(server, cached), rate(l.echo, toEcho(cached, asJSON)))
 	if err != nil {
 		return nil, err
 	}
-	rounds := l.rounds(5)
-	v, err := alternate(rounds, rate(server, direct), rate(server, trial), rate(server, shadow),
-		rate(server, cached), rate(l.echo, toEcho(cached, asJSON)), func() (float64, error) {
-			s, err := l.limit.Run(mlp, batch, runtime.NumCPU(), l.span(time.Second))
-			return s.RowsPerSecond, err
-		})
-	if err != nil {
-		return nil, err
-	}
-	figures[0].Value = median(rounds, func(i int) float64 { return v[1][i] / v[0][i] })
-	figures[0].Detail = fmt.Sprintf("%s of %s requests/s", amount(middle(v[1])),
-		amount(middle(v[0])))
+	figures[0].Value = median(rounds, func(i int) float64 { return v[0][i] / v[1][i] })
+	figures[0].Detail = fmt.Sprintf("%s of %s requests/s; one version alone %s",
+		amount(middle(v[0])), amount(middle(v[1])), amount(middle(v[2])))
+	cores := float64(runtime.NumCPU())
 	figures[1].Value = median(rounds, func(i int) float64 {
-		return v[2][i] * (1/v[0][i] + 1/v[5][i])
+		return v[3][i] * (1/v[2][i] + own[i]/cores)
 	})
-	figures[1].Detail = fmt.Sprintf("%s requests/s; alone %s, the model's own %s rows/s",
-		amount(middle(v[2])), amount(middle(v[0])), amount(middle(v[5])))
-	figures[2].Value = median(rounds, func(i int) float64 { return v[3][i] / v[4][i] })
-	figures[2].Detail = fmt.Sprintf("%s of %s requests/s", amount(middle(v[3])),
-		amount(middle(v[4])))
+	figures[1].Detail = fmt.Sprintf("%s requests/s; alone %s, runs of the shadow take %.1f us each",
+		amount(middle(v[3])), amount(middle(v[2])), middle(own)*1e6)
+	figures[2].Value = median(rounds, func(i int) float64 { return v[4][i] / v[5][i] })
+	figures[2].Detail = fmt.Sprintf("%s of %s requests/s", amount(middle(v[4])),
+		amount(middle(v[5])))
 	if err := l.countAllocations(ctx, server, trial, &figures[3]); err != nil {
 		figures[3].Error = err.Error()
 	}
@@ -145,14 +194,39 @@ func endpoints(ctx context.Context, l *lab) ([]Figure, error) {
 	return append(figures, more...), err
 }
 
-// bestMLP returns the batch size at which ONNX Runtime runs the most rows of
-// the MLP a second.
-func (l *lab) bestMLP() (int, error) {
-	path := filepath.Join(l.samples(), mlp, "1", "model.onnx")
-	if err := l.limit.Load(mlp, path, limitInputs(mlpInputs)...); err != nil {
-		return 0, err
+// ran is what the runs of a version have done so far.
+type ran struct{ seconds, rows float64 }
+
+// runTime returns the runs of the version that is the shadow.
+func runTime(ctx context.Context, p *process) (sum ran, err error) {
+	r, err := http.NewRequestWithContext(ctx, "GET",
+		"http://"+p.addresses["http"]+"/v2/models/"+mlp+"/versions/2/stats", nil)
+	if err != nil {
+		return sum, err
 	}
-	return l.bestBatch(mlp, l.span(400*time.Millisecond))
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return sum, fmt.Errorf("cannot read the statistics: %w", err)
+	}
+	defer answer.Body.Close()
+	var stats struct {
+		Models []struct {
+			Rows  float64 `json:"inference_count"`
+			Sizes []struct {
+				Infer struct{ NS float64 } `json:"compute_infer"`
+			} `json:"batch_stats"`
+		} `json:"model_stats"`
+	}
+	if err := json.NewDecoder(answer.Body).Decode(&stats); err != nil {
+		return sum, fmt.Errorf("cannot read the statistics: %w", err)
+	}
+	for _, m := range stats.Models {
+		sum.rows += m.Rows
+		for _, s := range m.Sizes {
+			sum.seconds += s.Infer.NS / 1e9
+		}
+	}
+	return sum, nil
 }
 
 // dialects holds the time of a request in each further dialect against that of
@@ -176,7 +250,7 @@ func (l *lab) dialects(ctx context.Context, server *process) ([]Figure, error) {
 	rate := func(r []bench.Request) measurement {
 		return func() (float64, error) {
 			result, err := l.load(ctx, server, asJSON, func(c *bench.Config) {
-				c.Requests, c.Concurrency, c.Duration = r, mlpClients, l.span(time.Second)
+				c.Requests, c.Concurrency, c.Duration = r, mlpClients, l.span(400*time.Millisecond)
 			})
 			return result.Rate, err
 		}
@@ -194,7 +268,7 @@ func (l *lab) dialects(ctx context.Context, server *process) ([]Figure, error) {
 		}
 		measures = append(measures, rate(requests))
 	}
-	rounds := l.rounds(3)
+	rounds := l.rounds(7)
 	v, err := alternate(rounds, measures...)
 	if err != nil {
 		return nil, err
