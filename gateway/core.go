@@ -58,6 +58,7 @@ type Core struct {
 	bytesInFlight atomic.Int64
 	closing       atomic.Bool
 	exchanges     sync.Pool
+	epoch         time.Time // when batch.Now was 0
 
 	routing   atomic.Pointer[routing]
 	routingMu sync.Mutex              // one change of the routing at a time
@@ -71,7 +72,8 @@ type Core struct {
 // New returns a core that serves these models.
 func New(cfg Config, models *model.Repository, log *slog.Logger) *Core {
 	c := &Core{cfg: cfg, models: models, log: log, mirrors: make(map[shadowName]mirrored),
-		samples: tap.NewPool(maxSamples, maxSampleBytes)}
+		samples: tap.NewPool(maxSamples, maxSampleBytes),
+		epoch:   time.Now().Add(-time.Duration(batch.Now()))}
 	c.metrics = newMetrics(c)
 	c.exchanges.New = func() any { return new(Exchange) }
 	c.routing.Store(new(routing))
@@ -89,7 +91,8 @@ type Exchange struct {
 	Start    int64 // as batch.Now
 
 	began         *versionMetrics
-	label, status int // of the outcome, once it is counted
+	label, status int   // of the outcome, once it is counted
+	end           int64 // when that was, as batch.Now
 
 	endpoint   *endpoint // nil for a model by its own name
 	route      *routeState

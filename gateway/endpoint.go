@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -387,12 +389,10 @@ func (x *Exchange) setID(h route.Headers) {
 		x.id = append(x.id[:0], id...)
 		return
 	}
-	x.id = x.id[:0]
-	for range 2 {
-		for n, i := rand.Uint64(), 0; i < 16; i++ {
-			x.id = append(x.id, "0123456789abcdef"[n>>(4*i)&15])
-		}
-	}
+	var random [16]byte
+	binary.LittleEndian.PutUint64(random[:8], rand.Uint64())
+	binary.LittleEndian.PutUint64(random[8:], rand.Uint64())
+	x.id = hex.AppendEncode(x.id[:0], random[:])
 }
 
 // printable says whether text may stand in a header.

@@ -151,6 +151,7 @@ func (v *versionMetrics) of(p Protocol, labels int) *protocolMetrics {
 // finish counts a request.
 func (m *Metrics) finish(x *Exchange, err error) {
 	now := batch.Now()
+	x.end = now
 	label := 0
 	if err != nil {
 		o, _ := Classify(err)

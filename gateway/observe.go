@@ -11,7 +11,6 @@ import (
 	"github.com/millrace-ml/millrace/gateway/route"
 	"github.com/millrace-ml/millrace/gateway/shadow"
 	"github.com/millrace-ml/millrace/gateway/tap"
-	"github.com/millrace-ml/millrace/runtime/batch"
 )
 
 // Tap is where samples of some endpoints' requests go.
@@ -142,7 +141,7 @@ func (c *Core) observe(x *Exchange) {
 		switch {
 		case k.answered && !answered:
 		case k.ledger != nil:
-			k.ledger.Decide(x.ID(), x.decision(), time.Now())
+			k.ledger.Decide(x.ID(), x.decision(), c.epoch.Add(time.Duration(x.end)))
 		case k.share < everything && uint64(rand.Uint32()) >= k.share:
 		default:
 			if s == nil {
@@ -189,8 +188,8 @@ func (c *Core) sample(x *Exchange) *tap.Sample {
 	s.Endpoint, s.Model, s.Version = x.endpoint.Name, x.Version.Name(), x.Version.Version()
 	s.Route, s.Protocol, s.Propensity = x.route.name, protocolNames[x.Protocol], x.propensity
 	s.Outcome, s.Status = c.metrics.labels[x.label], x.status
-	s.Total = time.Duration(batch.Now() - x.Start)
-	s.Time = time.Now().Add(-s.Total)
+	s.Total = time.Duration(x.end - x.Start)
+	s.Time = c.epoch.Add(time.Duration(x.Start))
 	s.Queue, s.Compute = 0, 0
 	if x.label == 0 {
 		s.Queue = time.Duration(t.ComputeStart - t.Queued)
