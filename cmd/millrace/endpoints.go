@@ -29,7 +29,7 @@ type endpoints struct {
 	log    *slog.Logger
 	ledger *feedback.Ledger // nil before the first endpoint
 	sinks  []*tap.Sink
-	cores  int // that Go code runs on; 0 where the settings say how many
+	cores  int           // that Go code runs on; 0 where the settings say how many
 	stop   chan struct{} // closed to end follow
 	wait   sync.WaitGroup
 }
