@@ -329,7 +329,15 @@ func TestFeedback(t *testing.T) {
 	tell(`{"id":"a","reward":1}}`, 400, "follows")
 	tell(``, 400, "")
 	accepted := `millrace_feedback_total{result="accepted"} 6`
-	if text := s.metrics(t); !strings.Contains(text, accepted) {
+	text := s.metrics(t)
+	for _, sum := range []string{"rewards_total", "reward_sum_total"} {
+		line := `millrace_feedback_` + sum + `{endpoint="e",model="simple",version="2"} ` +
+			map[string]string{"rewards_total": "4", "reward_sum_total": "3"}[sum]
+		if !strings.Contains(text, line) {
+			t.Errorf("the metrics lack %s", line)
+		}
+	}
+	if !strings.Contains(text, accepted) {
 		t.Error("six accepted rewards are not in the metrics")
 	}
 }

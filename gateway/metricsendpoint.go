@@ -31,6 +31,12 @@ var (
 		"Requests that no tap and no shadow has seen: too many copies were under way.")
 	defFeedback = define("counter", "millrace_feedback_total",
 		"Rewards and labels by what became of them.", "result")
+	defRewards = define("counter", "millrace_feedback_rewards_total",
+		"Rewards that have come for a version's answers, those before a restart too.",
+		"endpoint", "model", "version")
+	defRewardSum = define("counter", "millrace_feedback_reward_sum_total",
+		"Sum of these rewards: over their number it is the mean reward.",
+		"endpoint", "model", "version")
 	defPending = define("gauge", "millrace_feedback_pending_decisions",
 		"Answered requests for which feedback may still come.")
 	defEvicted = define("counter", "millrace_feedback_evicted_decisions_total",
@@ -148,6 +154,14 @@ func (m *Metrics) collectFeedback(s sink) {
 		{"unknown", k.Unknown}, {"invalid", k.Invalid}, {"failed", k.Failed},
 	} {
 		s.put(defFeedback, float64(r.n), r.result)
+	}
+	for _, replica := range ledger.Counts() {
+		for i := range replica.Series {
+			v := &replica.Series[i]
+			n, reward := v.Sum()
+			s.put(defRewards, float64(n), v.Endpoint, v.Model, v.Version)
+			s.put(defRewardSum, reward, v.Endpoint, v.Model, v.Version)
+		}
 	}
 	s.put(defPending, float64(k.Pending))
 	s.put(defEvicted, float64(k.Evicted))

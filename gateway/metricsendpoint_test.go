@@ -44,6 +44,11 @@ func (s *server) useAll(t *testing.T) {
 		Limits: route.LimitSpec{Adaptive: true},
 		Shadows: []route.ShadowSpec{{Name: "copy", Model: "simple", Version: "1", Percent: 100},
 			{Name: "other", Model: "digits", Percent: 100}}})
+	s.ways()[0].infer(t, askE, zeros, "x-request-id: told")
+	if status, body := post(t, s.memory, "/v2/feedback",
+		[]byte(`{"id":"told","reward":0.25}`)); status != 200 {
+		t.Fatalf("status %d: %s", status, body)
+	}
 	late, tick := time.After(10*time.Second), time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for {

@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"time"
 
+	"github.com/millrace-ml/millrace/gateway/feedback"
+	"github.com/millrace-ml/millrace/gateway/route"
 	"github.com/millrace-ml/millrace/gateway/shadow"
 )
 
@@ -23,10 +26,14 @@ type armStatus struct {
 	Percent float64 `json:"percent"`
 	Ready   bool    `json:"ready"`
 	Reason  string  `json:"reason,omitempty"` // why it cannot serve
+	// What feedback says of the version, discounted by the half-life of the bandit.
+	Rewards    float64 `json:"rewards"`
+	MeanReward float64 `json:"mean_reward"`
 }
 
 // HandleStatus adds the state of endpoints to an admin port's paths: the
-// weights and versions of all, and what the shadows of one have found.
+// weights, versions and rewards of all, what the shadows of one have found, and
+// the counts of rewards in the form in which those of replicas are merged.
 func (c *Core) HandleStatus(mux *http.ServeMux) {
 	mux.HandleFunc("GET /endpoints", func(w http.ResponseWriter, _ *http.Request) {
 		list := []endpointStatus{}
@@ -37,6 +44,13 @@ func (c *Core) HandleStatus(mux *http.ServeMux) {
 	})
 	mux.HandleFunc("GET /endpoints/{name}", func(w http.ResponseWriter, r *http.Request) {
 		c.answerStatus(w, r, func(s *endpointStatus) any { return s })
+	})
+	mux.HandleFunc("GET /feedback", func(w http.ResponseWriter, _ *http.Request) {
+		counts := feedback.Counts{}
+		if ledger := c.ledger.Load(); ledger != nil {
+			counts = ledger.Counts()
+		}
+		writeJSON(w, http.StatusOK, counts)
 	})
 	mux.HandleFunc("GET /endpoints/{name}/shadows", func(w http.ResponseWriter, r *http.Request) {
 		c.answerStatus(w, r, func(s *endpointStatus) any { return s.Shadows })
@@ -53,6 +67,29 @@ func (c *Core) answerStatus(w http.ResponseWriter, r *http.Request,
 	}
 	s := c.endpointStatus(name)
 	writeJSON(w, http.StatusOK, part(&s))
+}
+
+// Evidence returns what feedback says of the versions behind an endpoint's arms, in
+// their order.
+func (c *Core) Evidence(e *route.Endpoint, now time.Time) []route.Evidence {
+	ledger := c.ledger.Load()
+	if ledger == nil {
+		return nil
+	}
+	arms := make([]feedback.Arm, len(e.Arms))
+	for i := range e.Arms {
+		a := &e.Arms[i]
+		arms[i] = feedback.Arm{Model: string(a.Model), Version: string(a.Version)}
+		if v, err := c.models.Acquire(a.Model, a.Version); err == nil {
+			arms[i].Version = v.Version()
+			v.Release()
+		}
+	}
+	var halfLife time.Duration
+	if e.Bandit != nil {
+		halfLife = e.Bandit.HalfLife
+	}
+	return ledger.Counts().Evidence(e.Name, arms, halfLife, now)
 }
 
 func (c *Core) endpointStatus(name string) endpointStatus {
@@ -72,6 +109,11 @@ func (c *Core) endpointStatus(name string) endpointStatus {
 			arm.Reason = err.Error()
 		}
 		s.Arms = append(s.Arms, arm)
+	}
+	for i, k := range c.Evidence(e.Endpoint, time.Now()) {
+		if s.Arms[i].Rewards = k.N; k.N > 0 {
+			s.Arms[i].MeanReward = k.Reward / k.N
+		}
 	}
 	for i := range e.consumers {
 		if m := e.consumers[i].mirror; m != nil {

@@ -174,16 +174,7 @@ func (e *endpoints) reweigh(now time.Time) {
 }
 
 func (e *endpoints) weigh(at *route.Endpoint, now time.Time) {
-	arms := make([]feedback.Arm, len(at.Arms))
-	for i := range at.Arms {
-		a := &at.Arms[i]
-		arms[i] = feedback.Arm{Model: string(a.Model), Version: string(a.Version)}
-		if v, err := e.core.Models().Acquire(a.Model, a.Version); err == nil {
-			arms[i].Version = v.Version()
-			v.Release()
-		}
-	}
-	evidence := e.ledger.Counts().Evidence(at.Name, arms, at.Bandit.HalfLife, now)
+	evidence := e.core.Evidence(at, now)
 	rewards := 0.0
 	for _, k := range evidence {
 		rewards += k.N

@@ -104,6 +104,15 @@ func (c Counts) Evidence(endpoint string, arms []Arm, halfLife time.Duration, no
 	return evidence
 }
 
+// Sum returns how many rewards there are, and their sum.
+func (s *Series) Sum() (n int64, reward float64) {
+	for i := range s.Buckets {
+		n += s.Buckets[i].N
+		reward += s.Buckets[i].Reward
+	}
+	return n, reward
+}
+
 // discounted sums n and reward times 2^(-age/halfLife), where a bucket is as old
 // as its middle.
 func (s *Series) discounted(halfLife time.Duration, now time.Time) (n, reward float64) {

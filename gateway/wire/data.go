@@ -25,8 +25,14 @@ type data struct {
 }
 
 func (d *data) errorf(format string, args ...any) error {
-	return fmt.Errorf("%w: %s: %s", ErrBadRequest, d.place(), fmt.Sprintf(format, args...))
+	return placed{fmt.Errorf("%w: %s: %s", ErrBadRequest, d.place(), fmt.Sprintf(format, args...))}
 }
+
+// placed is an error that names its place.
+type placed struct{ error }
+
+// Unwrap returns the error.
+func (p placed) Unwrap() error { return p.error }
 
 // place names the element that is being read.
 func (d *data) place() string {
@@ -145,6 +151,9 @@ func (d *data) real(single bool) (float64, error) {
 
 // wrap gives an element's error its place.
 func (d *data) wrap(err error) error {
+	if errors.As(err, new(placed)) {
+		return err
+	}
 	if errors.Is(err, errRange) || errors.Is(err, errFraction) {
 		text, _ := d.number()
 		return d.errorf("%s %v for %s", shorten(text), err, d.datatype)

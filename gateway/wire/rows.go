@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"math/bits"
 	"slices"
 	"strings"
 	"unsafe"
@@ -236,7 +235,7 @@ func (t *table) scalar(d *sink, c *tensor.Column) error {
 	var err error
 	if t.csv {
 		err = t.field(d, c)
-	} else if d.datatype == tensor.FP32 && !t.strict(c) && t.usual32(d) {
+	} else if d.datatype == tensor.FP32 && !t.strict(c) && t.usual(d) {
 		return nil
 	} else {
 		if t.next() == 'n' && !isFloat(d.datatype) {
@@ -263,58 +262,18 @@ func (t *table) strict(c *tensor.Column) bool {
 	return t.dialect == dialectMLflow && c != nil && t.checked(c)
 }
 
-// usual32 reads a number of FP32, if it is one that long32 takes.
-func (t *table) usual32(d *sink) bool {
+// usual reads a number of FP32, if it is one that usual32 takes.
+func (t *table) usual(d *sink) bool {
 	if t.next(); len(t.buf)-t.pos < fastRoom {
 		return false
 	}
-	p := unsafe.Pointer(unsafe.SliceData(t.buf[t.pos:])) // as in short32
-	neg := 0
-	if byteAt(p, 0) == '-' {
-		neg = 1
-	}
-	at := neg
-	man, whole := uint64(byteAt(p, at)-'0'), 1
-	if man > 9 {
+	v, length := usual32(unsafe.Pointer(unsafe.SliceData(t.buf[t.pos:])))
+	if length == 0 {
 		return false
 	}
-	if byteAt(p, at+1) != '.' { // more digits, or an integer
-		w := wordAt(p, at) ^ zeros
-		whole = bits.TrailingZeros64(ends(w)) / 8
-		if whole == 8 || man == 0 && whole > 1 {
-			return false
-		}
-		man = eight(w << (64 - 8*whole))
-	}
-	at += whole
-	places := 0
-	if byteAt(p, at) == '.' {
-		at++
-		w := wordAt(p, at) ^ zeros
-		e := ends(w)
-		for e == 0 && places < 16 {
-			man = man*100000000 + eight(w)
-			places += 8
-			at += 8
-			w = wordAt(p, at) ^ zeros
-			e = ends(w)
-		}
-		k := bits.TrailingZeros64(e) / 8
-		man = man*tens[k&7] + eight(w<<(64-8*k))
-		places += k
-		at += k
-		if places == 0 || k == 8 || whole+places > 19 {
-			return false
-		}
-	}
-	f := float64(man) / pow10[places]
-	if byteAt(p, at)|0x20 == 'e' || places > 0 && nearMiddle(f) {
-		return false
-	}
-	v := math.Float32bits(float32(f)) | uint32(neg)<<31
 	binary.LittleEndian.PutUint32(d.dst[4*d.got:], v)
 	d.got++
-	t.pos += at
+	t.pos += length
 	return true
 }
 

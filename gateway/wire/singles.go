@@ -74,66 +74,73 @@ func (s *scanner) short32(dst []byte) int {
 	return n
 }
 
-// long32 is floats32 for numbers with up to seven digits before the point, up
-// to 19 together, and integers.
+// long32 is floats32 for the numbers that usual32 takes.
 func (s *scanner) long32(dst []byte) int {
 	buf, i, n := s.buf, s.pos, 0
 	for 4*n+4 <= len(dst) && i+fastRoom <= len(buf) && buf[i] == ',' {
-		p := unsafe.Pointer(unsafe.SliceData(buf[i:])) // as in short32
 		at := 1
-		if byteAt(p, at) == ' ' {
+		if buf[i+at] == ' ' {
 			at++
 		}
-		neg := 0
-		if byteAt(p, at) == '-' {
-			neg = 1
-		}
-		at += neg
-		man := uint64(byteAt(p, at) - '0')
-		if man > 9 {
+		v, length := usual32(unsafe.Pointer(unsafe.SliceData(buf[i+at:])))
+		if length == 0 {
 			break
 		}
-		whole := 1
-		if byteAt(p, at+1) != '.' { // more digits, or an integer
-			w := wordAt(p, at) ^ zeros
-			whole = bits.TrailingZeros64(ends(w)) / 8
-			if whole == 8 || man == 0 && whole > 1 {
-				break
-			}
-			man = eight(w << (64 - 8*whole))
-		}
-		at += whole
-		places := 0
-		if byteAt(p, at) == '.' {
-			at++
-			w := wordAt(p, at) ^ zeros
-			e := ends(w)
-			for e == 0 && places < 16 {
-				man = man*100000000 + eight(w)
-				places += 8
-				at += 8
-				w = wordAt(p, at) ^ zeros
-				e = ends(w)
-			}
-			k := bits.TrailingZeros64(e) / 8
-			man = man*tens[k&7] + eight(w<<(64-8*k))
-			places += k
-			at += k
-			if places == 0 || k == 8 || whole+places > 19 {
-				break
-			}
-		}
-		f := float64(man) / pow10[places]
-		if byteAt(p, at)|0x20 == 'e' || places > 0 && nearMiddle(f) {
-			break
-		}
-		v := math.Float32bits(float32(f)) | uint32(neg)<<31
 		binary.LittleEndian.PutUint32(dst[4*n:], v)
-		i += at
+		i += at + length
 		n++
 	}
 	s.pos = i
 	return n
+}
+
+// usual32 reads a number with up to seven digits before the point, up to 19
+// together, or an integer. It returns the bits of the FP32 and how long the
+// number is, 0 for another one. At p there is the room that short32 has.
+func usual32(p unsafe.Pointer) (v uint32, length int) {
+	neg := 0
+	if byteAt(p, 0) == '-' {
+		neg = 1
+	}
+	at := neg
+	man, whole := uint64(byteAt(p, at)-'0'), 1
+	if man > 9 {
+		return 0, 0
+	}
+	if byteAt(p, at+1) != '.' { // more digits, or an integer
+		w := wordAt(p, at) ^ zeros
+		whole = bits.TrailingZeros64(ends(w)) / 8
+		if whole == 8 || man == 0 && whole > 1 {
+			return 0, 0
+		}
+		man = eight(w << (64 - 8*whole))
+	}
+	at += whole
+	places := 0
+	if byteAt(p, at) == '.' {
+		at++
+		w := wordAt(p, at) ^ zeros
+		e := ends(w)
+		for e == 0 && places < 16 {
+			man = man*100000000 + eight(w)
+			places += 8
+			at += 8
+			w = wordAt(p, at) ^ zeros
+			e = ends(w)
+		}
+		k := bits.TrailingZeros64(e) / 8
+		man = man*tens[k&7] + eight(w<<(64-8*k))
+		places += k
+		at += k
+		if places == 0 || k == 8 || whole+places > 19 {
+			return 0, 0
+		}
+	}
+	f := float64(man) / pow10[places]
+	if byteAt(p, at)|0x20 == 'e' || places > 0 && nearMiddle(f) {
+		return 0, 0
+	}
+	return math.Float32bits(float32(f)) | uint32(neg)<<31, at
 }
 
 func byteAt(p unsafe.Pointer, i int) byte { return *(*byte)(unsafe.Add(p, i)) }
