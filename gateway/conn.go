@@ -285,7 +285,7 @@ func (c *conn) answer(x *Exchange, err error) {
 	if err != nil {
 		out = c.appendFailure(x.out[:0], err, x.dialect)
 	}
-	core.metrics.finish(x, err)
+	core.settle(x, err)
 	c.send(out)
 	core.free(x)
 	c.since = c.lane.clock.Load()

@@ -209,11 +209,20 @@ func (c *Core) catch(err *error) {
 // Finish counts what became of the request and gives everything back. x must
 // not be used afterwards.
 func (c *Core) Finish(x *Exchange, err error) {
-	c.metrics.finish(x, err)
+	c.settle(x, err)
 	c.free(x)
 }
 
-// free gives back what has been counted.
+// settle counts what became of the request, and lets the ledger know what
+// answered it: before the answer leaves, since feedback may come at once.
+func (c *Core) settle(x *Exchange, err error) {
+	c.metrics.finish(x, err)
+	if e := x.endpoint; e != nil && e.ledger != nil && err == nil {
+		e.ledger.Decide(x.ID(), x.decision(), c.epoch.Add(time.Duration(x.end)))
+	}
+}
+
+// free gives back what has been settled.
 func (c *Core) free(x *Exchange) {
 	c.leave(x)
 	x.Ticket.Release()

@@ -48,6 +48,7 @@ type endpoint struct {
 	pinned    *routeState   // of requests that insist on a version
 	unrouted  *routeState   // of requests that were refused before
 	consumers []consumer
+	ledger    *feedback.Ledger // nil for none
 }
 
 // endpointState is what goes on when the table changes.
@@ -99,7 +100,7 @@ func (c *Core) publish(t *route.Table) {
 	shadows := maps.Clone(c.mirrors)
 	next := &routing{table: t, endpoints: make(map[string]*endpoint)}
 	for _, spec := range t.Endpoints() {
-		e := &endpoint{Endpoint: spec, consumers: c.consumers(spec)}
+		e := &endpoint{Endpoint: spec, consumers: c.consumers(spec), ledger: c.ledger.Load()}
 		if old := before.endpoints[spec.Name]; old != nil && old.limits == spec.Limits {
 			e.endpointState = old.endpointState
 		} else {

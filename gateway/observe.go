@@ -26,14 +26,12 @@ func (t *Tap) on(endpoint string) bool {
 	return len(t.Endpoints) == 0 || slices.Contains(t.Endpoints, endpoint)
 }
 
-// consumer is one who looks at an endpoint's requests: a ledger, a tap or a
-// shadow. None of them makes a request wait.
+// consumer is one who looks at an endpoint's requests: a tap or a shadow. None of
+// them makes a request wait.
 type consumer struct {
-	ledger   *feedback.Ledger
-	sink     *tap.Sink
-	mirror   *shadow.Mirror
-	share    uint64 // of 2^32
-	answered bool   // only of requests that were answered
+	sink   *tap.Sink
+	mirror *shadow.Mirror // of requests that were answered
+	share  uint64         // of 2^32
 }
 
 // everything is the share of a consumer that gets all samples.
@@ -58,9 +56,6 @@ func (c *Core) SetLedger(l *feedback.Ledger) { c.ledger.Store(l) }
 // consumers lists who looks at an endpoint's requests. Callers hold routingMu.
 func (c *Core) consumers(e *route.Endpoint) []consumer {
 	var list []consumer
-	if ledger := c.ledger.Load(); ledger != nil {
-		list = append(list, consumer{ledger: ledger, answered: true})
-	}
 	for i := range c.taps {
 		if t := &c.taps[i]; t.on(e.Name) {
 			list = append(list, consumer{sink: t.Sink, share: shareOf(t.Percent)})
@@ -73,7 +68,7 @@ func (c *Core) consumers(e *route.Endpoint) []consumer {
 			c.log.Error("no shadow", "error", err)
 			continue
 		}
-		list = append(list, consumer{mirror: m, answered: true, share: shareOf(s.Percent)})
+		list = append(list, consumer{mirror: m, share: shareOf(s.Percent)})
 	}
 	return list
 }
@@ -139,9 +134,7 @@ func (c *Core) observe(x *Exchange) {
 	for i := range x.endpoint.consumers {
 		k := &x.endpoint.consumers[i]
 		switch {
-		case k.answered && !answered:
-		case k.ledger != nil:
-			k.ledger.Decide(x.ID(), x.decision(), c.epoch.Add(time.Duration(x.end)))
+		case k.mirror != nil && !answered:
 		case k.share < everything && uint64(rand.Uint32()) >= k.share:
 		default:
 			if s == nil {
