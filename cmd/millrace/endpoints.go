@@ -85,7 +85,7 @@ func (e *endpoints) apply(c *config.Config, fault error) error {
 		return err
 	}
 	if len(specs) > 0 && e.ledger == nil {
-		if err := e.openLedger(); err != nil {
+		if err := e.openLedger(c.Server.Feedback); err != nil {
 			return err
 		}
 	}
@@ -129,12 +129,12 @@ func (e *endpoints) makeRoom(t *route.Table) {
 	}
 }
 
-func (e *endpoints) openLedger() error {
+func (e *endpoints) openLedger(c config.Feedback) error {
 	if err := os.MkdirAll(e.data, 0o755); err != nil {
 		return fmt.Errorf("cannot make the folder of server.data: %w", err)
 	}
-	cfg := feedback.DefaultConfig()
-	cfg.Path = filepath.Join(e.data, ledgerFile)
+	cfg := feedback.Config{Path: filepath.Join(e.data, ledgerFile), TTL: c.Window,
+		Capacity: c.Requests}
 	ledger, err := feedback.Open(cfg)
 	if err != nil {
 		return err

@@ -44,10 +44,11 @@ type Server struct {
 	Grace time.Duration `yaml:"grace" min:"0s" max:"1h"`
 	// Threads that run Go code at once. 0 leaves it to the number of cores, with two more
 	// where there are shadows or taps.
-	Threads int    `yaml:"threads" min:"0" max:"1024"`
-	Limits  Limits `yaml:"limits"`
-	JSON    JSON   `yaml:"json"`
-	Log     Log    `yaml:"log"`
+	Threads  int      `yaml:"threads" min:"0" max:"1024"`
+	Limits   Limits   `yaml:"limits"`
+	Feedback Feedback `yaml:"feedback"`
+	JSON     JSON     `yaml:"json"`
+	Log      Log      `yaml:"log"`
 }
 
 // Limits bound what is taken in before anything is known about a request.
@@ -70,6 +71,15 @@ type Limits struct {
 	RequestTimeout time.Duration `yaml:"request_timeout" min:"0s" max:"24h"`
 	// HTTP status of requests that are refused under overload.
 	RetryStatus int `yaml:"retry_status" enum:"429,503"`
+}
+
+// Feedback is how long rewards and labels may come for an answer.
+type Feedback struct {
+	// Time after the answer.
+	Window time.Duration `yaml:"window" min:"1m" max:"2160h"`
+	// Requests that are remembered, the newest; 24 bytes each, and up to 80 more where
+	// feedback comes. A restart forgets those for which nothing came.
+	Requests int `yaml:"requests" min:"1000" max:"16777216"`
 }
 
 // JSON is how JSON answers are written.
@@ -218,8 +228,9 @@ func Default() Config {
 				BytesInFlight: 1 << 30, RequestsInFlight: 64 << 10,
 				ReadTimeout: time.Minute, IdleTimeout: 5 * time.Minute, RetryStatus: 429,
 			},
-			JSON: JSON{NaN: "bare"},
-			Log:  Log{Level: "info", Format: "text"},
+			Feedback: Feedback{Window: time.Hour, Requests: 1 << 17},
+			JSON:     JSON{NaN: "bare"},
+			Log:      Log{Level: "info", Format: "text"},
 		},
 		Runtime: Runtime{
 			IntraOpThreads: 1, InterOpThreads: 1, GraphLevel: "all", Arena: true,
