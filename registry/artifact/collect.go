@@ -1,6 +1,7 @@
 package artifact
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -101,7 +102,7 @@ func (s *Store) collect(ctx context.Context, now time.Time) error {
 		if now.Sub(s.versions[digest].used) < s.cfg.KeepUnused {
 			break // they are in the order of their last use
 		}
-		if err := cmpErr(ctx.Err(), s.removeVersion(digest)); err != nil {
+		if err := cmp.Or(ctx.Err(), s.removeVersion(digest)); err != nil {
 			return err
 		}
 	}
@@ -113,14 +114,14 @@ func (s *Store) collect(ctx context.Context, now time.Time) error {
 func (s *Store) removeLoose(ctx context.Context, before time.Time) error {
 	for digest, b := range s.blobs {
 		if b.refs == 0 && b.holds == 0 && !b.changed.After(before) {
-			if err := cmpErr(ctx.Err(), s.removeBlob(digest)); err != nil {
+			if err := cmp.Or(ctx.Err(), s.removeBlob(digest)); err != nil {
 				return err
 			}
 		}
 	}
 	for digest, p := range s.partials {
 		if !p.claimed && !p.changed.After(before) {
-			if err := cmpErr(ctx.Err(), s.removePartial(digest)); err != nil {
+			if err := cmp.Or(ctx.Err(), s.removePartial(digest)); err != nil {
 				return err
 			}
 		}
@@ -171,7 +172,7 @@ func (s *Store) makeRoom(ctx context.Context, n int64) error {
 		if s.used+n <= s.cfg.MaxBytes {
 			break
 		}
-		if err := cmpErr(ctx.Err(), s.removeVersion(digest)); err != nil {
+		if err := cmp.Or(ctx.Err(), s.removeVersion(digest)); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package artifact
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -56,24 +57,16 @@ func (s *Store) Ingest(ctx context.Context, name string, f func(*Writer) error) 
 	defer w.release()
 	err := f(w)
 	for _, fault := range w.failed {
-		err = cmpErr(err, fault)
+		err = cmp.Or(err, fault)
 	}
 	var digest string
-	if err = cmpErr(err, ctx.Err()); err == nil {
+	if err = cmp.Or(err, ctx.Err()); err == nil {
 		digest, err = w.commit()
 	}
 	if err != nil {
 		return "", fmt.Errorf("cannot ingest %s: %w", name, err)
 	}
 	return digest, nil
-}
-
-// cmpErr returns the first that is an error.
-func cmpErr(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
 }
 
 // File takes a file from its first byte on. size is -1 and digest empty where
@@ -406,15 +399,14 @@ func (w *Writer) commit() (string, error) {
 	digest := sum(text)
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
-	if w.s.versions[digest] != nil {
-		w.s.touch(digest)
-		return digest, nil
+	if w.s.versions[digest] == nil {
+		if err := w.s.replace(manifestPath(digest), text); err != nil {
+			w.broken = true
+			return "", err
+		}
+		w.s.addVersion(digest, w.files, time.Time{})
 	}
-	if err := w.s.replace(manifestPath(digest), text); err != nil {
-		w.broken = true
-		return "", err
-	}
-	w.s.addVersion(digest, w.files, time.Now())
+	w.s.touch(digest) // the disk by itself tells times that are milliseconds apart only
 	return digest, nil
 }
 
