@@ -2,7 +2,6 @@ package openapi_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
@@ -16,8 +15,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
+	"github.com/millrace-ml/millrace/gateway/clients/venv"
 	"github.com/millrace-ml/millrace/gateway/openapi"
 )
 
@@ -66,59 +65,16 @@ func TestCSP(t *testing.T) {
 	}
 }
 
-// python returns the interpreter of a virtual environment with requirements.txt,
-// made once for each version of it.
-func python(t *testing.T) string {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("installs Python packages; make test runs it")
-	}
-	wanted, err := os.ReadFile("requirements.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cache := os.Getenv("MILLRACE_CACHE")
-	if cache == "" {
-		cache = filepath.Join("..", "..", ".cache")
-	}
-	venv, err := filepath.Abs(filepath.Join(cache,
-		fmt.Sprintf("openapi-%x", sha256.Sum256(wanted))[:20]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	interpreter := filepath.Join(venv, "bin", "python")
-	done := filepath.Join(venv, "done")
-	if _, err := os.Stat(done); err == nil {
-		return interpreter
-	}
-	run(t, "python3", "-m", "venv", "--clear", venv)
-	run(t, interpreter, "-m", "pip", "install", "-q", "-r", "requirements.txt")
-	if err := os.WriteFile(done, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return interpreter
-}
-
-// run runs a command, which has to succeed within three minutes.
-func run(t *testing.T, name string, args ...string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	defer cancel()
-	if out, err := exec.CommandContext(ctx, name, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, args, err, out)
-	}
-}
-
 // TestStandard holds the document against OpenAPI 3.1, and its examples against
 // its schemas.
 func TestStandard(t *testing.T) {
-	interpreter := python(t)
+	interpreter := venv.Python(t, "requirements.txt")
 	for name, services := range map[string][]openapi.Service{"zoo": zoo(), "empty": nil} {
 		path := filepath.Join(t.TempDir(), name+".json")
 		if err := os.WriteFile(path, document(t, services...), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		run(t, interpreter, "test_document.py", path)
+		venv.Run(t, interpreter, "test_document.py", path)
 	}
 }
 
@@ -159,7 +115,7 @@ func serve(t *testing.T, describe http.HandlerFunc) string {
 // TestBrowser drives the page in a real browser. Screenshots go to the folder
 // that MILLRACE_SCREENSHOTS names.
 func TestBrowser(t *testing.T) {
-	interpreter := python(t)
+	interpreter := venv.Python(t, "requirements.txt")
 	browser, err := exec.LookPath("chromium")
 	if err != nil {
 		t.Fatal("no chromium is installed; deploy/fetch-browser.sh brings one")
@@ -170,7 +126,7 @@ func TestBrowser(t *testing.T) {
 		shots = t.TempDir()
 	}
 	var asked atomic.Int32
-	run(t, interpreter, "test_page.py", browser, shots,
+	venv.Run(t, interpreter, "test_page.py", browser, shots,
 		serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(text) }),
 		serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(document(t)) }),
 		serve(t, func(w http.ResponseWriter, _ *http.Request) {

@@ -2,58 +2,19 @@ package tap_test
 
 import (
 	"bytes"
-	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/millrace-ml/millrace/gateway/clients/venv"
 	"github.com/millrace-ml/millrace/gateway/tap"
 	"github.com/millrace-ml/millrace/runtime/tensor"
 )
-
-// python returns the interpreter of a virtual environment with what reads
-// files, made once for each version of the requirements.
-func python(t *testing.T) string {
-	t.Helper()
-	requirements := filepath.Join("pandas", "requirements.txt")
-	wanted, err := os.ReadFile(requirements)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cache := os.Getenv("MILLRACE_CACHE")
-	if cache == "" {
-		cache = filepath.Join("..", "..", ".cache")
-	}
-	venv, err := filepath.Abs(filepath.Join(cache,
-		fmt.Sprintf("pandas-%x", sha256.Sum256(wanted))[:19]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	interpreter := filepath.Join(venv, "bin", "python")
-	done := filepath.Join(venv, "done")
-	if _, err := os.Stat(done); err == nil {
-		return interpreter
-	}
-	for _, command := range [][]string{
-		{"python3", "-m", "venv", "--clear", venv},
-		{interpreter, "-m", "pip", "install", "-q", "-r", requirements},
-	} {
-		if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("cannot install what reads files: %v: %v\n%s", command, err, out)
-		}
-	}
-	if err := os.WriteFile(done, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return interpreter
-}
 
 // sentTensor and sentSample are what check.py compares with.
 type sentTensor struct {
@@ -163,16 +124,8 @@ func writeAll(t *testing.T, dir string) {
 
 // TestPandas opens files with pandas and DuckDB and compares each value.
 func TestPandas(t *testing.T) {
-	if testing.Short() {
-		t.Skip("installs Python packages; make test runs it")
-	}
-	interpreter, dir := python(t), t.TempDir()
+	interpreter := venv.Python(t, filepath.Join("pandas", "requirements.txt"))
+	dir := t.TempDir()
 	writeAll(t, dir)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, interpreter, filepath.Join("pandas", "check.py"),
-		dir).CombinedOutput()
-	if err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
+	venv.Run(t, interpreter, filepath.Join("pandas", "check.py"), dir)
 }
