@@ -251,7 +251,7 @@ func (c *conn) Landed() {
 	x := c.x
 	outputs, err := x.joined()
 	if errors.Is(err, cache.ErrRetry) {
-		x.flight = flight{cached: x.flight.cached, state: cacheMiss}
+		x.flight.alone()
 		v := x.Version
 		if err = v.Submit(&x.Ticket); err == nil {
 			c.lane.help(v)

@@ -19,6 +19,9 @@ type flight struct {
 	state  cacheState
 }
 
+// alone makes the request run its model by itself: another's run gave no answer.
+func (f *flight) alone() { *f = flight{cached: f.cached, state: cacheMiss} }
+
 // cacheState is what the answer's header says of the cache.
 type cacheState uint8
 
@@ -48,7 +51,7 @@ func (c *Core) Infer(x *Exchange) error {
 			}
 			return err
 		}
-		*f = flight{cached: f.cached, state: cacheMiss}
+		f.alone()
 	}
 	return x.landed(x.Version.Do(&x.Ticket))
 }
@@ -73,7 +76,7 @@ func (c *Core) submit(x *Exchange, w Waiter) (answered bool, err error) {
 			x.collect(outputs)
 			return true, nil
 		}
-		*f = flight{cached: f.cached, state: cacheMiss}
+		f.alone()
 	}
 	return false, x.Version.Submit(&x.Ticket)
 }
