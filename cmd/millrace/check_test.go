@@ -138,7 +138,7 @@ func TestCheckErrors(t *testing.T) {
 func TestCrash(t *testing.T) {
 	dir := broken(t)
 	p := launch(t, append(anyPort, "--models", dir, "--mode", "explicit", "--load", "*")...)
-	p.waitFor("models loaded, but not all")
+	p.WaitFor(0, "models loaded, but not all")
 	p.ask("models").want(t, 0, "trap", "UNAVAILABLE", "the process that tried it died")
 	p.ask("infer", "iris", "-i", "5.1,3.5,1.4,0.2").want(t, 0, "setosa")
 	p.ask("models", "load", "trap").want(t, 1, "the process that tried it died")

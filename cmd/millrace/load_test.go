@@ -44,16 +44,13 @@ func TestTrialKilled(t *testing.T) {
 	p := spawn(t, append(anyPort, "-c", file, "--models", dir)...)
 	child := 0
 	eventually(t, "a trial begins", func() bool {
-		child = childOf(p.cmd.Process.Pid)
+		child = childOf(p.Cmd.Process.Pid)
 		return child != 0
 	})
 	if err := syscall.Kill(child, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	line := p.waitFor("listening ")
-	for _, m := range addressPattern.FindAllStringSubmatch(line, -1) {
-		p.addresses[m[1]] = m[2]
-	}
+	p.WaitListening()
 	got := p.ask("models")
 	got.want(t, 0, "the process that tried it died: killed")
 	if n := strings.Count(got.out, "READY"); n != 2 {
@@ -119,7 +116,7 @@ func TestTermUnderLoad(t *testing.T) {
 	dir := t.TempDir()
 	copyModel(t, "mlp", dir)
 	p := launch(t, append(anyPort, "--models", dir)...)
-	time.AfterFunc(300*time.Millisecond, func() { _ = p.cmd.Process.Signal(syscall.SIGTERM) })
+	time.AfterFunc(300*time.Millisecond, func() { _ = p.Cmd.Process.Signal(syscall.SIGTERM) })
 	got := p.ask("bench", "mlp", "--json", "--warmup", "0s", "--duration", "600ms",
 		"--timeout", "2s")
 	var m measured
@@ -136,7 +133,7 @@ func TestTermUnderLoad(t *testing.T) {
 			t.Errorf("%d requests failed by %s", e.Count, e.Text)
 		}
 	}
-	if status := p.status(); status != 0 {
+	if status := p.Status(); status != 0 {
 		t.Errorf("status is %d", status)
 	}
 }
@@ -145,7 +142,7 @@ func TestTermUnderLoad(t *testing.T) {
 func TestBench(t *testing.T) {
 	dir := t.TempDir()
 	p := launch(t, append(anyPort, "--models", samples)...)
-	brief := []string{"--warmup", "0s", "--duration", "100ms", "--grpc", p.addresses["grpc"]}
+	brief := []string{"--warmup", "0s", "--duration", "100ms", "--grpc", p.Addresses["grpc"]}
 	f := func(args ...string) ended {
 		t.Helper()
 		return p.ask(append(append([]string{"bench"}, args...), brief...)...)

@@ -1,22 +1,20 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/millrace-ml/millrace/cmd/millrace/processtest"
 )
 
 // beMillrace makes the test binary the command itself.
@@ -25,8 +23,7 @@ const beMillrace = "MILLRACE_TEST_BINARY_IS_COMMAND"
 // samples is the folder of the sample models.
 const samples = "../../configs/models"
 
-// patience bounds every wait of a test; nothing is that slow unless it hangs.
-const patience = time.Minute
+const patience = processtest.Patience
 
 // cache remembers which models have passed their trial, for all tests.
 var cache string
@@ -95,27 +92,15 @@ func (e ended) want(t *testing.T, status int, texts ...string) {
 
 // process is a server that runs.
 type process struct {
-	t         *testing.T
-	cmd       *exec.Cmd
-	addresses map[string]string // by protocol
-	ended     chan struct{}     // closed when the process has ended
-
-	mu    sync.Mutex
-	lines []string // of its standard error; guarded by mu
-	seen  sync.Cond
-	over  bool // no more lines come; guarded by mu
+	*processtest.Process
+	t *testing.T
 }
-
-var addressPattern = regexp.MustCompile(`\b(http|grpc|admin)=(\S+)`)
 
 // launch starts a server, waits until it listens, and ends it with the test.
 func launch(t *testing.T, args ...string) *process {
 	t.Helper()
 	p := spawn(t, args...)
-	line := p.waitFor("listening ")
-	for _, m := range addressPattern.FindAllStringSubmatch(line, -1) {
-		p.addresses[m[1]] = m[2]
-	}
+	p.WaitListening()
 	return p
 }
 
@@ -125,100 +110,21 @@ var anyPort = []string{"--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--admi
 // spawn starts a server and does not wait for it.
 func spawn(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, addresses: make(map[string]string), ended: make(chan struct{})}
-	p.seen.L = &p.mu
-	p.cmd = command(append([]string{"serve"}, args...)...)
-	stderr, err := p.cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go p.watch(stderr)
-	t.Cleanup(func() {
-		_ = p.cmd.Process.Kill()
-		<-p.ended
-		if t.Failed() {
-			t.Logf("the server said:\n%s", p.output())
-		}
-	})
-	return p
-}
-
-// watch keeps the lines that the server says.
-func (p *process) watch(stderr io.Reader) {
-	for in := bufio.NewScanner(stderr); in.Scan(); {
-		p.mu.Lock()
-		p.lines = append(p.lines, in.Text())
-		p.seen.Broadcast()
-		p.mu.Unlock()
-	}
-	_ = p.cmd.Wait()
-	p.mu.Lock()
-	p.over = true
-	p.seen.Broadcast()
-	p.mu.Unlock()
-	close(p.ended)
-}
-
-func (p *process) output() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return strings.Join(p.lines, "\n")
-}
-
-// waitFor returns the first line with that text.
-func (p *process) waitFor(text string) string {
-	p.t.Helper()
-	timer := time.AfterFunc(patience, func() { _ = p.cmd.Process.Kill() })
-	defer timer.Stop()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for at := 0; ; at++ {
-		for at >= len(p.lines) && !p.over {
-			p.seen.Wait()
-		}
-		if at >= len(p.lines) {
-			p.t.Fatalf("the server ended without saying %q:\n%s", text,
-				strings.Join(p.lines, "\n"))
-		}
-		if strings.Contains(p.lines[at], text) {
-			return p.lines[at]
-		}
-	}
+	return &process{processtest.Start(t, command(append([]string{"serve"}, args...)...)), t}
 }
 
 // url is what --url takes.
 func (p *process) url() string {
-	if a := p.addresses["http"]; strings.HasPrefix(a, unixPrefix) {
+	if a := p.Addresses["http"]; strings.HasPrefix(a, unixPrefix) {
 		return a
 	}
-	return "http://" + p.addresses["http"]
+	return "http://" + p.Addresses["http"]
 }
 
 // ask runs a command line against the server.
 func (p *process) ask(args ...string) ended {
 	p.t.Helper()
 	return millrace(p.t, append(args, "--url", p.url())...)
-}
-
-func (p *process) signal(s syscall.Signal) {
-	p.t.Helper()
-	if err := p.cmd.Process.Signal(s); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-// status waits for the end and returns the exit status, -1 for a signal.
-func (p *process) status() int {
-	p.t.Helper()
-	select {
-	case <-p.ended:
-	case <-time.After(patience):
-		p.t.Fatal("the server does not end")
-	}
-	return p.cmd.ProcessState.ExitCode()
 }
 
 // eventually waits until f is true.

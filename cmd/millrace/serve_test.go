@@ -16,7 +16,7 @@ import (
 // TestModels lists, and does not load where folders decide.
 func TestModels(t *testing.T) {
 	p := launch(t, append(anyPort, "--models", samples)...)
-	p.waitFor("ready=12 failed=0")
+	p.WaitFor(0, "ready=12 failed=0")
 	for _, args := range [][]string{{"models"}, {"models", "list"}} {
 		p.ask(args...).want(t, 0, "MODEL", "iris", "READY")
 	}
@@ -33,8 +33,8 @@ func TestModels(t *testing.T) {
 	complete("bench", "").want(t, 0, "iris\n")
 	complete("models", "unload", "").want(t, 0, "wine\n")
 	complete("infer", "iris", "").want(t, 0, ":4")
-	p.signal(syscall.SIGTERM)
-	if status := p.status(); status != 0 {
+	p.Signal(syscall.SIGTERM)
+	if status := p.Status(); status != 0 {
 		t.Errorf("status is %d after SIGTERM", status)
 	}
 	p.ask("models").want(t, 1, "no server answers", "start one with `millrace serve`")
@@ -56,13 +56,13 @@ func TestSettings(t *testing.T) {
 	p.ask("models").want(t, 0, "wine", "not loaded")
 
 	write(t, file, fmt.Sprintf(text, "info", "iris, wine"))
-	p.signal(syscall.SIGHUP)
-	p.waitFor("settings taken over")
+	p.Signal(syscall.SIGHUP)
+	p.WaitFor(0, "settings taken over")
 	p.ask("models").want(t, 0, "wine   1        READY")
 
 	write(t, file, "server: {grace: 5}\nmodles: []\n")
-	p.signal(syscall.SIGHUP)
-	line := p.waitFor("those in force stay")
+	p.Signal(syscall.SIGHUP)
+	line := p.WaitFor(0, "those in force stay")
 	for _, want := range []string{"millrace.yaml:1: server.grace", "millrace.yaml:2: modles",
 		"did you mean models?"} {
 		if !strings.Contains(line, want) {
@@ -80,8 +80,8 @@ func TestSettings(t *testing.T) {
 	p.ask("infer", "iris", "--input", "1,2,3,4,1,2,3,4,1,2,3,4").want(t, 1, "must be <= 2")
 	p.ask("models", "load", "iris", "--config", config+"x").want(t, 1, "cannot read")
 
-	p.signal(syscall.SIGINT)
-	if status := p.status(); status != 0 {
+	p.Signal(syscall.SIGINT)
+	if status := p.Status(); status != 0 {
 		t.Errorf("status is %d after SIGINT", status)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "http")); err == nil {
@@ -94,8 +94,8 @@ func TestHangup(t *testing.T) {
 	dir := t.TempDir()
 	copyModel(t, "iris", dir)
 	p := launch(t, append(anyPort, "--models", dir)...)
-	p.signal(syscall.SIGHUP)
-	p.waitFor("SIGHUP is for a settings file")
+	p.Signal(syscall.SIGHUP)
+	p.WaitFor(0, "SIGHUP is for a settings file")
 	p.ask("models").want(t, 0, "READY")
 }
 
@@ -108,7 +108,7 @@ type half struct {
 // sendHalf begins a request and leaves it unfinished.
 func sendHalf(t *testing.T, p *process) half {
 	t.Helper()
-	conn, err := net.Dial("tcp", p.addresses["http"])
+	conn, err := net.Dial("tcp", p.Addresses["http"])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func (h half) finish(t *testing.T) (status int, body string) {
 
 // ready asks the admin port, which answers to the end.
 func (p *process) ready() bool {
-	resp, err := http.Get("http://" + p.addresses["admin"] + "/v2/health/ready")
+	resp, err := http.Get("http://" + p.Addresses["admin"] + "/v2/health/ready")
 	if err != nil {
 		return false
 	}
@@ -165,17 +165,17 @@ func TestDrain(t *testing.T) {
 	}
 	// The server reads what was sent before it is told to end.
 	p.ask("infer", "iris", "--input", "1,2,3,4").want(t, 0)
-	p.signal(syscall.SIGTERM)
+	p.Signal(syscall.SIGTERM)
 	eventually(t, "readiness fails", func() bool { return !p.ready() })
 	for _, r := range requests {
 		if status, body := r.finish(t); status != 200 || !strings.Contains(body, "setosa") {
 			t.Errorf("status %d: %s", status, body)
 		}
 	}
-	if status := p.status(); status != 0 {
+	if status := p.Status(); status != 0 {
 		t.Errorf("status is %d", status)
 	}
-	if _, err := net.Dial("tcp", p.addresses["http"]); err == nil {
+	if _, err := net.Dial("tcp", p.Addresses["http"]); err == nil {
 		t.Error("something still listens")
 	}
 }
@@ -187,15 +187,15 @@ func TestSecondSignal(t *testing.T) {
 	p := launch(t, append(anyPort, "--models", dir)...)
 	sendHalf(t, p)
 	p.ask("infer", "iris", "--input", "1,2,3,4").want(t, 0)
-	p.signal(syscall.SIGTERM)
-	p.waitFor("msg=ending")
+	p.Signal(syscall.SIGTERM)
+	p.WaitFor(0, "msg=ending")
 	select {
-	case <-p.ended:
+	case <-p.Ended:
 		t.Fatal("the server does not wait for a request under way")
 	default:
 	}
-	p.signal(syscall.SIGTERM)
-	if status := p.status(); status != -1 {
+	p.Signal(syscall.SIGTERM)
+	if status := p.Status(); status != -1 {
 		t.Errorf("status is %d, want the end by a signal", status)
 	}
 }
@@ -209,8 +209,8 @@ func TestGrace(t *testing.T) {
 	p := launch(t, append(anyPort, "-c", file)...)
 	sendHalf(t, p)
 	p.ask("infer", "iris", "--input", "1,2,3,4").want(t, 0)
-	p.signal(syscall.SIGTERM)
-	if status := p.status(); status != 1 || !strings.Contains(p.output(), "raise server.grace") {
+	p.Signal(syscall.SIGTERM)
+	if status := p.Status(); status != 1 || !strings.Contains(p.Output(), "raise server.grace") {
 		t.Errorf("status is %d", status)
 	}
 }
@@ -234,8 +234,8 @@ func TestAddresses(t *testing.T) {
 		"--admin", ""}
 	p := launch(t, args...)
 	millrace(t, append([]string{"serve"}, args...)...).want(t, 1, "another server answers on")
-	p.signal(syscall.SIGKILL)
-	p.status()
+	p.Signal(syscall.SIGKILL)
+	p.Status()
 	p = launch(t, args...)
 	p.ask("models").want(t, 0, "READY")
 
@@ -279,7 +279,7 @@ func TestNoStart(t *testing.T) {
 // TestEmpty: a folder without models is served; they may come later.
 func TestEmpty(t *testing.T) {
 	p := launch(t, append(anyPort, "--models", t.TempDir())...)
-	p.waitFor("ready=0 failed=0")
+	p.WaitFor(0, "ready=0 failed=0")
 	p.ask("models").want(t, 0, "the server has no models")
 	p.ask("models", "--json").want(t, 0, "[]")
 	if !p.ready() {

@@ -4,7 +4,6 @@
 package trials_test
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -13,16 +12,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/millrace-ml/millrace/cmd/millrace/processtest"
 )
 
-// patience bounds every wait of a test; nothing is that slow unless it hangs.
-const patience = time.Minute
+const patience = processtest.Patience
 
 var (
 	program string // the program under test
@@ -71,19 +69,10 @@ func finish(t *testing.T, args ...string) (status int, said string) {
 
 // process is a server that runs.
 type process struct {
-	t         *testing.T
-	cmd       *exec.Cmd
-	client    *http.Client
-	addresses map[string]string // by protocol
-	ended     chan struct{}     // closed when the process has ended
-
-	mu    sync.Mutex
-	lines []string // of its standard error; guarded by mu
-	seen  sync.Cond
-	over  bool // no more lines come; guarded by mu
+	*processtest.Process
+	t      *testing.T
+	client *http.Client
 }
-
-var addressPattern = regexp.MustCompile(`\b(http|grpc|admin)=(\S+)`)
 
 // launch starts a server, waits until it listens, and ends it with the test.
 func launch(t *testing.T, file string) *process {
@@ -94,114 +83,32 @@ func launch(t *testing.T, file string) *process {
 // run is launch for a command that ends up as a server.
 func run(t *testing.T, cmd *exec.Cmd) *process {
 	t.Helper()
-	p := &process{t: t, cmd: cmd, addresses: make(map[string]string),
-		ended: make(chan struct{}), client: &http.Client{Timeout: patience,
-			Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
-	p.seen.L = &p.mu
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go p.watch(stderr)
-	t.Cleanup(func() {
-		p.kill()
-		if t.Failed() {
-			t.Logf("the server said:\n%s", p.output())
-		}
-	})
-	for _, m := range addressPattern.FindAllStringSubmatch(p.waitFor(0, "listening "), -1) {
-		p.addresses[m[1]] = m[2]
-	}
+	p := &process{processtest.Start(t, cmd), t, &http.Client{Timeout: patience,
+		Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
+	t.Cleanup(p.client.CloseIdleConnections)
+	p.WaitListening()
 	return p
-}
-
-// watch keeps the lines that the server says.
-func (p *process) watch(stderr io.Reader) {
-	for in := bufio.NewScanner(stderr); in.Scan(); {
-		p.mu.Lock()
-		p.lines = append(p.lines, in.Text())
-		p.seen.Broadcast()
-		p.mu.Unlock()
-	}
-	_ = p.cmd.Wait()
-	p.mu.Lock()
-	p.over = true
-	p.seen.Broadcast()
-	p.mu.Unlock()
-	close(p.ended)
-}
-
-func (p *process) output() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return strings.Join(p.lines, "\n")
-}
-
-// said returns how many lines the server has said.
-func (p *process) said() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.lines)
-}
-
-// waitFor returns the first line from number at on that has one of the texts.
-func (p *process) waitFor(at int, texts ...string) string {
-	p.t.Helper()
-	timer := time.AfterFunc(patience, func() { _ = p.cmd.Process.Kill() })
-	defer timer.Stop()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for ; ; at++ {
-		for at >= len(p.lines) && !p.over {
-			p.seen.Wait()
-		}
-		if at >= len(p.lines) {
-			p.t.Fatalf("the server ended without saying %q:\n%s", texts,
-				strings.Join(p.lines, "\n"))
-		}
-		for _, text := range texts {
-			if strings.Contains(p.lines[at], text) {
-				return p.lines[at]
-			}
-		}
-	}
 }
 
 // hangup has the server read its settings anew, and returns what it says of it.
 func (p *process) hangup() string {
 	p.t.Helper()
-	at := p.said()
-	p.signal(syscall.SIGHUP)
-	return p.waitFor(at, "settings taken over", "those in force stay")
-}
-
-func (p *process) signal(s syscall.Signal) {
-	p.t.Helper()
-	if err := p.cmd.Process.Signal(s); err != nil {
-		p.t.Fatal(err)
-	}
+	at := p.Said()
+	p.Signal(syscall.SIGHUP)
+	return p.WaitFor(at, "settings taken over", "those in force stay")
 }
 
 // kill ends the server without any warning (kill -9).
 func (p *process) kill() {
-	_ = p.cmd.Process.Kill() // it may have ended before
-	<-p.ended
+	p.Kill()
 	p.client.CloseIdleConnections()
 }
 
 // term asks the server to end, and wants it to do so well.
 func (p *process) term() {
 	p.t.Helper()
-	p.signal(syscall.SIGTERM)
-	select {
-	case <-p.ended:
-	case <-time.After(patience):
-		p.t.Fatal("the server does not end")
-	}
-	if status := p.cmd.ProcessState.ExitCode(); status != 0 {
+	p.Signal(syscall.SIGTERM)
+	if status := p.Status(); status != 0 {
 		p.t.Errorf("the status is %d after SIGTERM", status)
 	}
 }
@@ -227,7 +134,7 @@ func (p *process) send(r request) (answer, error) {
 	x := fmt.Sprint(r.x)
 	row := strings.Join([]string{x, x, x, x}, ",")
 	q, err := http.NewRequest(http.MethodPost,
-		"http://"+p.addresses["http"]+"/v2/models/"+r.endpoint+"/infer", strings.NewReader(
+		"http://"+p.Addresses["http"]+"/v2/models/"+r.endpoint+"/infer", strings.NewReader(
 			`{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[`+row+`]}]}`))
 	if err != nil {
 		return answer{}, err
@@ -260,7 +167,7 @@ func (p *process) ask(r request) answer {
 
 // post posts a body to a path, and returns status and text of the answer.
 func (p *process) post(path, body string) (status int, text string, err error) {
-	resp, err := p.client.Post("http://"+p.addresses["http"]+path, "application/json",
+	resp, err := p.client.Post("http://"+p.Addresses["http"]+path, "application/json",
 		strings.NewReader(body))
 	if err != nil {
 		return 0, "", err
@@ -273,7 +180,7 @@ func (p *process) post(path, body string) (status int, text string, err error) {
 // admin gets a path of the admin port.
 func (p *process) admin(path string) string {
 	p.t.Helper()
-	resp, err := p.client.Get("http://" + p.addresses["admin"] + path)
+	resp, err := p.client.Get("http://" + p.Addresses["admin"] + path)
 	if err != nil {
 		p.t.Fatal(err)
 	}

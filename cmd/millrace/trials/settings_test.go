@@ -88,7 +88,7 @@ func TestLastGood(t *testing.T) {
 
 	settings(t, dir, faulty)
 	p = launch(t, file)
-	wantTexts(t, p.output(), "those last in force serve", "endpoints[0].stable")
+	wantTexts(t, p.Output(), "those last in force serve", "endpoints[0].stable")
 	for user, want := range map[string]string{"risk": "2", "sales": "1"} {
 		if a := p.ask(request{endpoint: "fraud", user: user}); a.version != want {
 			t.Errorf("%s gets version %s, not %s", user, a.version, want)
@@ -181,7 +181,7 @@ func TestLostVersions(t *testing.T) {
 	wantTexts(t, said, `endpoint "fraud", arm damaged: version "2" of model "sum" would not`,
 		`endpoint "fraud", arm missing: version "9"`, `endpoint "lost", stable: version "9"`)
 	p := launch(t, file)
-	wantTexts(t, p.output(), `endpoint "fraud", arm missing`, `endpoint "torn", stable`)
+	wantTexts(t, p.Output(), `endpoint "fraud", arm missing`, `endpoint "torn", stable`)
 	for range 50 {
 		if a := p.ask(request{endpoint: "fraud"}); a.version != "1" {
 			t.Fatalf("the answer is %+v", a)

@@ -106,7 +106,7 @@ func TestShadows(t *testing.T) {
 	f("wrong", "agreed", 0)
 	f("copy", "agreed", requests)
 	f("copy", "value", 0)
-	wantTexts(t, p.output(), "shadow pauses", "endpoint=fraud shadow=other", `"INPUT0"`,
+	wantTexts(t, p.Output(), "shadow pauses", "endpoint=fraud shadow=other", `"INPUT0"`,
 		"shadow=nobody", "'sum' version 9 is not found")
 	p.term()
 }
@@ -154,8 +154,8 @@ func takeTurns(t *testing.T, servers *[2]*process) (p99 [2]time.Duration) {
 	var middle, tail [2][]time.Duration // p50 and p99 of each round
 	for i := range 2 * rounds {
 		p, k := servers[i%2], i%2
-		servers[1-k].signal(syscall.SIGSTOP)
-		p.signal(syscall.SIGCONT)
+		servers[1-k].Signal(syscall.SIGSTOP)
+		p.Signal(syscall.SIGCONT)
 		times := round(p, hangs, span)
 		if t.Failed() {
 			t.FailNow()
@@ -165,7 +165,7 @@ func takeTurns(t *testing.T, servers *[2]*process) (p99 [2]time.Duration) {
 		tail[k] = append(tail[k], quantile(times, 0.99))
 	}
 	for k, p := range servers {
-		p.signal(syscall.SIGCONT)
+		p.Signal(syscall.SIGCONT)
 		slices.Sort(middle[k])
 		slices.Sort(tail[k])
 		p99[k] = quantile(tail[k], 0.5)

@@ -187,17 +187,17 @@ func failing(t *testing.T, p *process, f *folder) {
 		})
 	}
 	send("samples are written", func() bool { return count("written") > 0 })
-	at := p.said()
+	at := p.Said()
 	gone := f.spoil()
 	send("samples fail", func() bool { return count("failed") > 100 })
-	wantTexts(t, p.waitFor(at, "samples cannot be written"), "tap=training", "no ")
-	at = p.said()
+	wantTexts(t, p.WaitFor(at, "samples cannot be written"), "tap=training", "no ")
+	at = p.Said()
 	kept := readSamples(t, dir, format)
 	f.mend()
 	before := count("written")
 	send("samples are written again", func() bool { return count("written") > before+100 })
-	p.waitFor(at, "samples are written again")
-	if n := strings.Count(p.output(), "samples cannot be written"); n != 1 {
+	p.WaitFor(at, "samples are written again")
+	if n := strings.Count(p.Output(), "samples cannot be written"); n != 1 {
 		t.Errorf("the log says %d times that samples cannot be written", n)
 	}
 	written := count("written")
@@ -254,7 +254,7 @@ func disk(t *testing.T, file, path string) (p *process, seen string) {
 		inner.Args...)...)
 	cmd.Env, cmd.SysProcAttr = inner.Env, inner.SysProcAttr
 	p = run(t, cmd)
-	return p, filepath.Join("/proc", fmt.Sprint(p.cmd.Process.Pid), "root", path)
+	return p, filepath.Join("/proc", fmt.Sprint(p.Cmd.Process.Pid), "root", path)
 }
 
 // TestFullDisk fills the disk of a tap, a small one that only the server has.
