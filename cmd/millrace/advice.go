@@ -3,7 +3,7 @@ package main
 import (
 	"os"
 
-	"github.com/millrace-ml/millrace/cmd/millrace/config"
+	"github.com/millrace-ml/millrace/control/config"
 )
 
 // ownFiles is how many descriptors a server needs beside its connections.

@@ -14,7 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/millrace-ml/millrace/cmd/millrace/config"
+	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/gateway"
 	answers "github.com/millrace-ml/millrace/gateway/cache"
 	"github.com/millrace-ml/millrace/gateway/feedback"

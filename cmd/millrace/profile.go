@@ -16,7 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/millrace-ml/millrace/cmd/millrace/config"
+	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/cmd/millrace/payload"
 	"github.com/millrace-ml/millrace/cmd/millrace/profile"
 	"github.com/millrace-ml/millrace/runtime/model"

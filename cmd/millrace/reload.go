@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/millrace-ml/millrace/cmd/millrace/config"
+	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/runtime/model"
 )
 

@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/millrace-ml/millrace/cmd/millrace/config"
+	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/gateway"
 	"github.com/millrace-ml/millrace/gateway/grpc"
 	"github.com/millrace-ml/millrace/runtime/model"

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"github.com/millrace-ml/millrace/cmd/millrace/config"
+	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/runtime/model"
 	"github.com/millrace-ml/millrace/runtime/ort"
 )

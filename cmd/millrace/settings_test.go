@@ -6,7 +6,7 @@ import (
 	"reflect"
 	"testing"
 
-	"github.com/millrace-ml/millrace/cmd/millrace/config"
+	"github.com/millrace-ml/millrace/control/config"
 )
 
 // TestModelSettings: each key of a model's settings is passed on.

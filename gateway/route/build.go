@@ -2,7 +2,6 @@ package route
 
 import (
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -51,6 +50,10 @@ func (b *builder) endpoint(s Spec) *Endpoint {
 	}
 	b.shadows(e)
 	b.limits(&e.Limits)
+	if s.Trial != "" && s.Canary() < 1 {
+		b.fault("trial", "%.64q, but no arm behind the first has the name %q; "+
+			"name the version on trial so", s.Trial, CanaryArm)
+	}
 	return e
 }
 
@@ -107,7 +110,8 @@ func (b *builder) arms(e *Endpoint) {
 // percent is a weight as people write it.
 func percent(weight int) float64 { return float64(weight) * 100 / FullWeight }
 
-// version resolves what an arm or a shadow names.
+// version resolves what an arm or a shadow names. An alias that is not known yet may
+// come with the next table; until then its arm is one that cannot serve.
 func (b *builder) version(key, model, version string) (name, resolved []byte) {
 	if model == "" {
 		b.fault(key+".model", "missing; it names the model that serves")
@@ -117,13 +121,8 @@ func (b *builder) version(key, model, version string) (name, resolved []byte) {
 	if !ok {
 		return []byte(model), []byte(version)
 	}
-	resolved, ok = b.aliases[model][alias]
-	if !ok {
-		known := "none"
-		if all := b.aliases[model]; len(all) > 0 {
-			known = fmt.Sprintf("%q", slices.Sorted(maps.Keys(all)))
-		}
-		b.fault(key+".version", "model %q has no alias %q; it has %s", model, alias, known)
+	if resolved, ok = b.aliases[model][alias]; !ok {
+		return []byte(model), []byte(version) // no version has such a name: it cannot serve
 	}
 	return []byte(model), resolved
 }

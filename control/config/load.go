@@ -81,6 +81,20 @@ func (c *Config) resolve(dir string) {
 	abs(&c.Runtime.Library)
 	abs(&c.Repository.Trial.Cache)
 	abs(&c.Server.Data)
+	for i := range c.Sources {
+		s := &c.Sources[i]
+		if s.Folder != nil {
+			abs(&s.Folder.Path)
+		}
+		if s.MLflow != nil {
+			for k := range s.MLflow.AllowFiles {
+				abs(&s.MLflow.AllowFiles[k])
+			}
+		}
+		abs(&s.Access.PasswordFile)
+		abs(&s.Access.TokenFile)
+		abs(&s.Access.CAFile)
+	}
 	for i := range c.Taps {
 		if f := c.Taps[i].Files; f != nil {
 			abs(&f.Path)

@@ -16,7 +16,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/millrace-ml/millrace/cmd/millrace/config"
+	"github.com/millrace-ml/millrace/control/config"
 )
 
 func main() {
@@ -36,7 +36,7 @@ func main() {
 
 const intro = `# Settings
 
-<!-- Made from cmd/millrace/config by "make docs". -->
+<!-- Made from control/config by "make docs". -->
 
 One YAML file holds the settings: ` + "`millrace serve -c FILE`" + `. Every key may be left out.
 A key that nobody knows, a wrong type or an impossible value is an error that names file, line, key

@@ -11,13 +11,15 @@ package config
 
 import "time"
 
-//go:generate go run ./gendoc ../../../docs/config.md
+//go:generate go run ./gendoc ../../docs/config.md
 
 // Config is everything that a settings file says.
 type Config struct {
 	Server     Server     `yaml:"server"`
 	Runtime    Runtime    `yaml:"runtime"`
 	Repository Repository `yaml:"repository"`
+	// Where versions of models come from, beside the folders of repository.
+	Sources []Source `yaml:"sources"`
 	// Settings of single models, by their names. They stand above the model's
 	// own config.pbtxt.
 	Models []Model `yaml:"models"`
@@ -160,9 +162,13 @@ type Trial struct {
 // Model is the settings of one model. What is left out is as in its config.pbtxt.
 type Model struct {
 	// The model's folder name.
-	Name     string   `yaml:"name" check:"filled"`
-	Batching Batching `yaml:"batching"`
-	Version  Versions `yaml:"version_policy"`
+	Name string `yaml:"name" check:"filled"`
+	// Name of the source that its versions come from. Empty is a folder of repository.
+	Source string `yaml:"source"`
+	// The model's name at its source. Empty is its own.
+	Registered string   `yaml:"registered"`
+	Batching   Batching `yaml:"batching"`
+	Version    Versions `yaml:"version_policy"`
 	// Execution providers in the order of preference, in place of the runtime's.
 	Providers []Provider `yaml:"providers"`
 	// Leave out a provider that the library lacks instead of refusing the model.

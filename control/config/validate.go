@@ -39,6 +39,7 @@ func (c *Config) check() []Fault {
 		k.fault("repository.load", "is for mode explicit; mode is %s, which loads all models",
 			c.Repository.Mode)
 	}
+	k.sources(c)
 	k.endpoints(c)
 	k.taps(c)
 	return k.faults
@@ -164,10 +165,15 @@ func (c *checker) text(text, key string, tag reflect.StructTag) {
 }
 
 func (c *checker) enum(text, key, allowed string) {
-	words := strings.Split(allowed, ",")
+	c.oneOf(key, text, strings.Split(allowed, ","))
+}
+
+// oneOf wants a text to be one of the words.
+func (c *checker) oneOf(key, text string, words []string) {
 	if slices.Contains(words, text) {
 		return
 	}
+	words = slices.DeleteFunc(slices.Clone(words), func(w string) bool { return w == "" })
 	if best := nearest(text, words); best != "" {
 		c.fault(key, "is %q, must be one of %s; did you mean %s?", text, strings.Join(words, ", "),
 			best)

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"regexp"
 	"slices"
@@ -39,14 +41,38 @@ type Endpoint struct {
 	Admit    Rate `yaml:"limits"`
 }
 
-// Canary is the version on trial with a share of the traffic.
+// Canary is the version on trial: either a fixed version with a share of the traffic, or, by
+// watch, each new version that an alias names, in a rollout.
 type Canary struct {
 	// The model of the version. Empty is the endpoint's.
 	Model string `yaml:"model"`
-	// A version or `@alias`.
-	Version string `yaml:"version" check:"filled"`
-	// Percent of the traffic, in steps of 0.01.
+	// A version or `@alias`, with a weight that stays.
+	Version string `yaml:"version"`
+	// Percent of the traffic, in steps of 0.01, beside version.
 	Weight float64 `yaml:"weight" min:"0" max:"100"`
+	// An alias such as `@challenger`: a new version there starts a rollout.
+	Watch string `yaml:"watch"`
+	// `canary` goes by steps, `blue_green` from the shadow stage to all traffic at once,
+	// `immediate` without a trial. Empty is canary.
+	Strategy string       `yaml:"strategy" enum:",canary,blue_green,immediate"`
+	Shadow   CanaryShadow `yaml:"shadow"`
+	// Percent of the traffic at each step. Empty is 1, 5, 25, 50.
+	Steps []float64  `yaml:"steps" min:"0" max:"100"`
+	Step  CanaryStep `yaml:"step"`
+	// Tests of the new version. Empty is errors, and latency at its default.
+	Guards []Guard `yaml:"guards"`
+	// The chance that a sound version is never rolled back, however long one looks. 0 is 0.95.
+	Confidence float64 `yaml:"confidence" min:"0" max:"0.9999"`
+	// A person has to approve the promotion.
+	Approve bool `yaml:"approve"`
+	// Inputs and outputs may differ from those of the stable version.
+	AllowSignatureChange bool `yaml:"allow_signature_change"`
+	// How long the former stable version stays loaded for an undo. 0 is 1h.
+	KeepWarm time.Duration `yaml:"keep_warm" min:"0s" max:"720h"`
+	Then     Then          `yaml:"then"`
+	Freeze   []Freeze      `yaml:"freeze"`
+	Hooks    []Hook        `yaml:"hooks"`
+	Notify   []Notice      `yaml:"notify"`
 }
 
 // Arm is one of several versions that share an endpoint's traffic.
@@ -166,18 +192,18 @@ func (c *Config) Aliases() route.Aliases {
 }
 
 func (e *Endpoint) spec() route.Spec {
-	model := or(e.Model, e.Name)
+	model := cmp.Or(e.Model, e.Name)
 	s := route.Spec{Name: e.Name, Limits: route.LimitSpec{
 		Timeout: e.Timeout, Concurrency: e.Admit.Concurrency, Adaptive: e.Admit.Adaptive,
 		Requests: e.Admit.Requests, Rows: e.Admit.Rows, Priority: e.Priority,
 	}}
 	s.Arms = append(s.Arms, route.ArmSpec{Name: stable, Model: model, Version: e.Stable})
-	if k := e.Canary; k != nil {
-		s.Arms = append(s.Arms, route.ArmSpec{Name: canary, Model: or(k.Model, model),
+	if k := e.Canary; k != nil && k.Watch == "" {
+		s.Arms = append(s.Arms, route.ArmSpec{Name: canary, Model: cmp.Or(k.Model, model),
 			Version: k.Version, Weight: share(k.Weight)})
 	}
 	for _, a := range e.Arms {
-		s.Arms = append(s.Arms, route.ArmSpec{Name: a.Name, Model: or(a.Model, model),
+		s.Arms = append(s.Arms, route.ArmSpec{Name: a.Name, Model: cmp.Or(a.Model, model),
 			Version: a.Version, Weight: share(a.Weight)})
 	}
 	for _, r := range e.Rules {
@@ -196,18 +222,11 @@ func (e *Endpoint) spec() route.Spec {
 		}
 	}
 	for _, k := range e.Shadows {
-		s.Shadows = append(s.Shadows, route.ShadowSpec{Name: k.Name, Model: or(k.Model, model),
+		s.Shadows = append(s.Shadows, route.ShadowSpec{Name: k.Name, Model: cmp.Or(k.Model, model),
 			Version: k.Version, Percent: k.Percent, Absolute: k.Absolute, Relative: k.Relative,
 			TopK: k.TopK})
 	}
 	return s
-}
-
-func or(text, other string) string {
-	if text == "" {
-		return other
-	}
-	return text
 }
 
 // share makes hundredths of percent.
@@ -217,7 +236,12 @@ func share(percent float64) int { return int(math.Round(percent * route.FullWeig
 func (c *checker) endpoints(all *Config) {
 	for i := range all.Endpoints {
 		e := &all.Endpoints[i]
-		c.step(fmt.Sprintf("endpoints[%d]", i), e)
+		key := fmt.Sprintf("endpoints[%d]", i)
+		c.step(key, e)
+		if e.Canary != nil {
+			c.canary(e.Canary, key+".canary")
+		}
+		c.aliases(all, e, key)
 	}
 	faulty := make(map[string]bool)
 	for _, f := range c.faults {
@@ -229,6 +253,41 @@ func (c *checker) endpoints(all *Config) {
 		if key = written(all.Endpoints, key); ok && !faulty[key] {
 			c.fault(key, "%s", text)
 		}
+	}
+}
+
+// aliases refuses aliases that nobody can know: those of a model without a source are
+// all in the settings.
+func (c *checker) aliases(all *Config, e *Endpoint, key string) {
+	check := func(key, name, version string) {
+		alias, ok := strings.CutPrefix(version, "@")
+		name = cmp.Or(name, e.Model, e.Name)
+		i := slices.IndexFunc(all.Models, func(m Model) bool { return m.Name == name })
+		if !ok || i >= 0 && all.Models[i].Source != "" {
+			return
+		}
+		known := "none"
+		if i >= 0 {
+			if _, ok := all.Models[i].Aliases[alias]; ok {
+				return
+			}
+			if len(all.Models[i].Aliases) > 0 {
+				known = fmt.Sprintf("%q", slices.Sorted(maps.Keys(all.Models[i].Aliases)))
+			}
+		}
+		c.fault(key, "model %q has no alias %q; it has %s", name, alias, known)
+	}
+	check(key+".stable", "", e.Stable)
+	if k := e.Canary; k != nil {
+		check(key+".canary.version", k.Model, k.Version)
+		check(key+".canary.watch", k.Model, k.Watch)
+	}
+	for i := range e.Arms {
+		check(fmt.Sprintf("%s.arms[%d].version", key, i), e.Arms[i].Model, e.Arms[i].Version)
+	}
+	for i := range e.Shadows {
+		check(fmt.Sprintf("%s.shadows[%d].version", key, i), e.Shadows[i].Model,
+			e.Shadows[i].Version)
 	}
 }
 
@@ -290,7 +349,7 @@ func written(endpoints []Endpoint, key string) string {
 	if arm == 0 {
 		return before + ".stable"
 	}
-	if endpoints[i].Canary != nil {
+	if k := endpoints[i].Canary; k != nil && k.Watch == "" {
 		if arm == 1 {
 			return before + ".canary" + rest
 		}
