@@ -92,6 +92,7 @@ type Exchange struct {
 
 	began         *versionMetrics
 	label, status int   // of the outcome, once it is counted
+	fault         bool  // the outcome's
 	end           int64 // when that was, as batch.Now
 
 	endpoint   *endpoint // nil for a model by its own name
@@ -213,11 +214,18 @@ func (c *Core) Finish(x *Exchange, err error) {
 	c.free(x)
 }
 
-// settle counts what became of the request, and lets the ledger know what
-// answered it: before the answer leaves, since feedback may come at once.
+// settle counts what became of the request, for a rollout too, and lets the ledger
+// know what answered it: before the answer leaves, since feedback may come at once.
 func (c *Core) settle(x *Exchange, err error) {
 	c.metrics.finish(x, err)
-	if e := x.endpoint; e != nil && e.ledger != nil && err == nil {
+	e := x.endpoint
+	if e == nil {
+		return
+	}
+	if e.trial != nil {
+		e.trial.finish(x)
+	}
+	if e.ledger != nil && err == nil {
 		e.ledger.Decide(x.ID(), x.decision(), c.epoch.Add(time.Duration(x.end)))
 	}
 }

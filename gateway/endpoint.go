@@ -49,6 +49,7 @@ type endpoint struct {
 	unrouted  *routeState   // of requests that were refused before
 	consumers []consumer
 	ledger    *feedback.Ledger // nil for none
+	trial     *onTrial         // nil for none
 }
 
 // endpointState is what goes on when the table changes.
@@ -68,7 +69,8 @@ type routeState struct {
 	outcomes  []atomic.Uint64 // by label
 	fallbacks atomic.Uint64   // picks of a version that could not serve: the stable one did
 	request   histogram
-	decision  atomic.Pointer[feedback.Decision] // for the last version that answered
+	// For the last version that answered, and those whose rewards count in a trial.
+	decision, counted atomic.Pointer[feedback.Decision]
 }
 
 // Names of the routes that are no arms.
@@ -101,7 +103,9 @@ func (c *Core) publish(t *route.Table) {
 	next := &routing{table: t, endpoints: make(map[string]*endpoint)}
 	for _, spec := range t.Endpoints() {
 		e := &endpoint{Endpoint: spec, consumers: c.consumers(spec), ledger: c.ledger.Load()}
-		if old := before.endpoints[spec.Name]; old != nil && old.limits == spec.Limits {
+		old := before.endpoints[spec.Name]
+		e.trial = newTrial(spec, old)
+		if old != nil && old.limits == spec.Limits {
 			e.endpointState = old.endpointState
 		} else {
 			e.endpointState = newEndpointState(spec.Limits)
@@ -234,6 +238,9 @@ func (c *Core) take(x *Exchange, choice route.Choice) error {
 	e := x.endpoint
 	x.choice, x.propensity = choice, choice.Propensity
 	x.route = e.arms[choice.Arm]
+	if e.trial != nil {
+		e.trial.picked(&x.choice)
+	}
 	arm := &e.Arms[choice.Arm]
 	err := c.pin(x, arm.Model, arm.Version)
 	if err == nil || choice.Arm == 0 || !unavailable(err) {

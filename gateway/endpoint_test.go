@@ -21,7 +21,7 @@ import (
 
 // twoVersions is a repository with version 1 and 2 of the sample model simple:
 // the second is the same.
-func twoVersions(t *testing.T) string {
+func twoVersions(t testing.TB) string {
 	t.Helper()
 	folder := t.TempDir()
 	from := filepath.Join(sampleModels, "simple")
@@ -50,7 +50,7 @@ func arms(canary string, weight int) []route.ArmSpec {
 }
 
 // set puts endpoints into force.
-func (s *server) set(t *testing.T, aliases route.Aliases, specs ...route.Spec) {
+func (s *server) set(t testing.TB, aliases route.Aliases, specs ...route.Spec) {
 	t.Helper()
 	table, err := route.New(specs, aliases)
 	if err != nil {

@@ -152,15 +152,12 @@ func (v *versionMetrics) of(p Protocol, labels int) *protocolMetrics {
 func (m *Metrics) finish(x *Exchange, err error) {
 	now := batch.Now()
 	x.end = now
-	label := 0
+	o, label := OK, 0
 	if err != nil {
-		o, _ := Classify(err)
+		o, _ = Classify(err)
 		label = m.index[o.Label]
-		x.status = o.HTTP
-	} else {
-		x.status = OK.HTTP
 	}
-	x.label = label
+	x.label, x.status, x.fault = label, o.HTTP, o.Fault
 	if x.route != nil {
 		x.route.outcomes[label].Add(1)
 		x.route.request.observe(now - x.Start)

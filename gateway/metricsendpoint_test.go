@@ -58,12 +58,21 @@ func (s *server) useAll(t *testing.T) {
 		text := s.metrics(t)
 		if strings.Contains(text, `millrace_shadow_compared_total{endpoint="e",result="agreed",`+
 			`shadow="copy"} 1`) {
-			return
+			break
 		}
 		select {
 		case <-late:
 			t.Fatalf("the shadow has not run: %s", text)
 		case <-tick.C:
+		}
+	}
+	if got, ok := s.core.ShadowReport("e", "copy"); !ok || got.Compared == 0 ||
+		got.Agreed != got.Compared || got.Version != "1" || got.Errors != 0 {
+		t.Errorf("in short the shadow has found %+v", got)
+	}
+	for _, name := range [][2]string{{"e", "nobody"}, {"nobody", "copy"}} {
+		if got, ok := s.core.ShadowReport(name[0], name[1]); ok {
+			t.Errorf("shadow %v, which is not there, has found %+v", name, got)
 		}
 	}
 }

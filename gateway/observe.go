@@ -152,13 +152,19 @@ func (c *Core) observe(x *Exchange) {
 }
 
 // decision returns what answered. The ledger keeps it: the requests of a route
-// share one for as long as the same version answers them.
+// share one for as long as the same version answers them, and those of a trial as
+// long as its weights stay.
 func (x *Exchange) decision() *feedback.Decision {
-	d := x.route.decision.Load()
-	if d == nil || d.Version != x.Version.Version() || d.Model != x.Version.Name() {
+	shared, source := &x.route.decision, x.endpoint.trial.source(x)
+	if source != nil {
+		shared = &x.route.counted
+	}
+	d := shared.Load()
+	if d == nil || d.Version != x.Version.Version() || d.Model != x.Version.Name() ||
+		d.Trial != source {
 		d = &feedback.Decision{Endpoint: x.endpoint.Name, Arm: x.route.name,
-			Model: x.Version.Name(), Version: x.Version.Version()}
-		x.route.decision.Store(d)
+			Model: x.Version.Name(), Version: x.Version.Version(), Trial: source}
+		shared.Store(d)
 	}
 	return d
 }

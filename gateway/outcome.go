@@ -47,6 +47,9 @@ type Outcome struct {
 	GRPC  codes.Code
 	Label string // of the metrics
 	Text  string // in place of the error's own where a client must not see that, or expects another
+	// Fault says that the version or the server failed: not the client, which may have
+	// asked for what is not there, nor overload, nor the end of the server.
+	Fault bool
 }
 
 // OK is the outcome of a request that was answered.
@@ -58,43 +61,43 @@ var outcomes = [...]struct {
 	err error
 	Outcome
 }{
-	{model.ErrUnknownModel, Outcome{404, codes.NotFound, "unknown_model", ""}},
-	{model.ErrNotReady, Outcome{503, codes.Unavailable, "not_ready", ""}},
-	{model.ErrBadInput, Outcome{400, codes.InvalidArgument, "bad_request", ""}},
-	{model.ErrNotExplicit, Outcome{400, codes.Unavailable, "not_explicit", ""}},
-	{model.ErrLoad, Outcome{400, codes.InvalidArgument, "load_failed", ""}},
-	{model.ErrRun, Outcome{422, codes.InvalidArgument, "model_refused", ""}},
-	{wire.ErrUnsupported, Outcome{501, codes.Unimplemented, "unsupported", ""}},
-	{wire.ErrBadRequest, Outcome{400, codes.InvalidArgument, "bad_request", ""}},
+	{model.ErrUnknownModel, Outcome{404, codes.NotFound, "unknown_model", "", false}},
+	{model.ErrNotReady, Outcome{503, codes.Unavailable, "not_ready", "", true}},
+	{model.ErrBadInput, Outcome{400, codes.InvalidArgument, "bad_request", "", false}},
+	{model.ErrNotExplicit, Outcome{400, codes.Unavailable, "not_explicit", "", false}},
+	{model.ErrLoad, Outcome{400, codes.InvalidArgument, "load_failed", "", false}},
+	{model.ErrRun, Outcome{422, codes.InvalidArgument, "model_refused", "", true}},
+	{wire.ErrUnsupported, Outcome{501, codes.Unimplemented, "unsupported", "", false}},
+	{wire.ErrBadRequest, Outcome{400, codes.InvalidArgument, "bad_request", "", false}},
 	{batch.ErrQueueFull,
-		Outcome{429, codes.ResourceExhausted, "queue_full", "Exceeds maximum queue size"}},
+		Outcome{429, codes.ResourceExhausted, "queue_full", "Exceeds maximum queue size", false}},
 	{batch.ErrDeadline,
-		Outcome{504, codes.DeadlineExceeded, "deadline", "Request timeout expired"}},
-	{batch.ErrCanceled, Outcome{499, codes.Canceled, "canceled", ""}},
-	{batch.ErrClosed, Outcome{503, codes.Unavailable, "closing", ""}},
-	{context.Canceled, Outcome{499, codes.Canceled, "canceled", ""}},
-	{context.DeadlineExceeded, Outcome{504, codes.DeadlineExceeded, "deadline", ""}},
-	{ErrTooLarge, Outcome{413, codes.ResourceExhausted, "too_large", ""}},
-	{ErrTooSlow, Outcome{408, codes.DeadlineExceeded, "too_slow", ""}},
-	{ErrOverloaded, Outcome{429, codes.ResourceExhausted, "overloaded", ""}},
-	{ErrLimited, Outcome{429, codes.ResourceExhausted, "limited", ""}},
-	{feedback.ErrInvalid, Outcome{400, codes.InvalidArgument, "bad_request", ""}},
+		Outcome{504, codes.DeadlineExceeded, "deadline", "Request timeout expired", true}},
+	{batch.ErrCanceled, Outcome{499, codes.Canceled, "canceled", "", false}},
+	{batch.ErrClosed, Outcome{503, codes.Unavailable, "closing", "", false}},
+	{context.Canceled, Outcome{499, codes.Canceled, "canceled", "", false}},
+	{context.DeadlineExceeded, Outcome{504, codes.DeadlineExceeded, "deadline", "", true}},
+	{ErrTooLarge, Outcome{413, codes.ResourceExhausted, "too_large", "", false}},
+	{ErrTooSlow, Outcome{408, codes.DeadlineExceeded, "too_slow", "", false}},
+	{ErrOverloaded, Outcome{429, codes.ResourceExhausted, "overloaded", "", false}},
+	{ErrLimited, Outcome{429, codes.ResourceExhausted, "limited", "", false}},
+	{feedback.ErrInvalid, Outcome{400, codes.InvalidArgument, "bad_request", "", false}},
 	{feedback.ErrFile, Outcome{503, codes.Unavailable, "not_kept",
-		"the feedback could not be kept; give it again later"}},
-	{feedback.ErrClosed, Outcome{503, codes.Unavailable, "closing", ""}},
-	{errNoRequest, Outcome{404, codes.NotFound, "unknown_request", ""}},
-	{errWhich, Outcome{400, codes.InvalidArgument, "bad_request", ""}},
-	{ErrEncoding, Outcome{415, codes.Unimplemented, "bad_encoding", ""}},
-	{ErrContentType, Outcome{415, codes.InvalidArgument, "bad_content_type", ""}},
-	{ErrNotFound, Outcome{404, codes.NotFound, "not_found", ""}},
-	{ErrMethod, Outcome{405, codes.Unimplemented, "bad_method", ""}},
-	{ErrUnsupported, Outcome{501, codes.Unimplemented, "unsupported", ""}},
-	{ErrClosing, Outcome{503, codes.Unavailable, "closing", ""}},
-	{ErrPanic, Outcome{500, codes.Internal, "panic", "internal error"}},
+		"the feedback could not be kept; give it again later", false}},
+	{feedback.ErrClosed, Outcome{503, codes.Unavailable, "closing", "", false}},
+	{errNoRequest, Outcome{404, codes.NotFound, "unknown_request", "", false}},
+	{errWhich, Outcome{400, codes.InvalidArgument, "bad_request", "", false}},
+	{ErrEncoding, Outcome{415, codes.Unimplemented, "bad_encoding", "", false}},
+	{ErrContentType, Outcome{415, codes.InvalidArgument, "bad_content_type", "", false}},
+	{ErrNotFound, Outcome{404, codes.NotFound, "not_found", "", false}},
+	{ErrMethod, Outcome{405, codes.Unimplemented, "bad_method", "", false}},
+	{ErrUnsupported, Outcome{501, codes.Unimplemented, "unsupported", "", false}},
+	{ErrClosing, Outcome{503, codes.Unavailable, "closing", "", false}},
+	{ErrPanic, Outcome{500, codes.Internal, "panic", "internal error", true}},
 }
 
 // internal is the outcome of every error that the table does not know.
-var internal = Outcome{500, codes.Internal, "internal", ""}
+var internal = Outcome{500, codes.Internal, "internal", "", true}
 
 // Classify returns the outcome of an error, and the text for the client.
 func Classify(err error) (Outcome, string) {

@@ -47,7 +47,7 @@ func (h hiding) Accept() (net.Conn, error) {
 }
 
 // serve serves the models of a folder until the test ends.
-func serve(t *testing.T, mode model.Mode, folder string,
+func serve(t testing.TB, mode model.Mode, folder string,
 	set func(*gateway.Config, *gateway.HTTPConfig)) *server {
 	t.Helper()
 	found, err := ort.FindLibrary("")

@@ -12,8 +12,10 @@
 //   - [Rate] compares one arm with an allowed rate: disagreement with the stable one.
 //   - [Latency] compares quantiles of two histograms.
 //   - [Mean] compares the means of a bounded metric from feedback.
-//   - [Once] lets each user count once.
 //   - [Rule] decides with the evidence of all guards.
+//
+// Where users stick to an arm each may count once only: see Once of package
+// gateway/route/trial, which counts.
 //
 // Harm is evidence that the canary is worse, for rolling back. Sound is evidence
 // that it is not worse by a margin, for promoting. Neither is the other's absence.

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/millrace-ml/millrace/gateway/route/trial"
 )
 
 // The promises, kept or not by simulated rollouts with fixed seeds: of sound
@@ -161,7 +163,7 @@ func TestErrorsOfBadVersions(t *testing.T) {
 // that this test can; counting first errors keeps it.
 func TestStickyUsers(t *testing.T) {
 	const users = 300
-	run := func(r *rand.Rand, once *Once) bool {
+	run := func(r *rand.Rand, once *trial.Once) bool {
 		var arm, prone [users]float64
 		for u := range users {
 			arm[u], prone[u] = r.Float64(), 0.001
@@ -190,7 +192,7 @@ func TestStickyUsers(t *testing.T) {
 			all++
 		}
 		// Half as many as there are users: many new ones are taken for known.
-		if run(r, NewOnce(users/2)) {
+		if run(r, trial.NewOnce(users/2)) {
 			first++
 		}
 	}

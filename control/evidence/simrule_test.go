@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"github.com/millrace-ml/millrace/gateway/route/trial"
 )
 
 // version is how a simulated canary differs from its stable version.
@@ -23,14 +25,14 @@ type rollout struct {
 	errors   Tally // first errors of users
 	answers  Rate  // of the canary: errors against what is allowed in any case
 	differ   Rate  // answers of the canary that were compared
-	once     *Once
+	once     *trial.Once
 	requests int
 }
 
 type user struct{ place, prone float64 }
 
 func newRollout(r *rand.Rand, v version) *rollout {
-	ro := &rollout{version: v, r: r, users: make([]user, 20_000), once: NewOnce(20_000)}
+	ro := &rollout{version: v, r: r, users: make([]user, 20_000), once: trial.NewOnce(20_000)}
 	for i := range ro.users {
 		ro.users[i] = user{r.Float64(), 0.002}
 		if r.IntN(20) == 0 {

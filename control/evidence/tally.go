@@ -22,7 +22,7 @@ type Cell struct {
 //
 // The propensity must be fixed before the request is seen, and the arm drawn by
 // it. Events must be independent given the past: of a user who sticks to an arm
-// only the first event may count, see [Once].
+// only the first event may count, see Once of package gateway/route/trial.
 type Tally []Cell
 
 // maxCells bounds a tally. Steps of a ramp need a handful and a bandit that moves

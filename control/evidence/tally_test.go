@@ -6,6 +6,8 @@ import (
 	"math/big"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/millrace-ml/millrace/gateway/route/trial"
 )
 
 // near wants two numbers to be the same but for rounding.
@@ -259,7 +261,7 @@ func TestTallyJSON(t *testing.T) {
 func TestAllocations(t *testing.T) {
 	tally := Tally{{Rho: 0.01}, {Rho: 0.05}}
 	var mean Mean
-	once := NewOnce(1000)
+	once := trial.NewOnce(1000)
 	user := uint64(0)
 	n := testing.AllocsPerRun(100, func() {
 		tally.Observe(true, 0.05)

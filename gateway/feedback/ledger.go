@@ -23,6 +23,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/millrace-ml/millrace/gateway/route/trial"
 	"github.com/millrace-ml/millrace/gateway/tap"
 )
 
@@ -77,6 +78,8 @@ type Decision struct {
 	Endpoint       string
 	Arm            string
 	Model, Version string // that answered, with the alias or the latest resolved
+	// Trial is told of the reward once it is on disk; nil for none.
+	Trial *trial.Source
 }
 
 // Given is what a client tells of an earlier request: a reward, a label, or both.
@@ -192,6 +195,9 @@ func (l *Ledger) Give(g Given) (tap.Feedback, Result, error) {
 	l.results[result].Add(1)
 	if result != Accepted {
 		return tap.Feedback{}, result, nil
+	}
+	if d.Trial != nil && g.Reward != nil {
+		d.Trial.Reward(*g.Reward)
 	}
 	f := tap.Feedback{ID: g.ID, Endpoint: d.Endpoint, Model: d.Model, Version: d.Version,
 		Route: d.Arm, Time: now, Reward: g.Reward}

@@ -26,6 +26,7 @@ func everything() Spec {
 		Absolute: 1e-300, Relative: 0.1, TopK: 5}}
 	s.Limits = LimitSpec{Timeout: time.Second, Concurrency: 8, Adaptive: true, Requests: 0.1,
 		Rows: 1e9, Priority: 2}
+	s.Trial = "e.7"
 	return s
 }
 

@@ -22,17 +22,19 @@ const (
 	BySticky
 )
 
-// Choice is what Pick has found. It has four fields: one more, and Go would
-// return it through memory, with which picking takes twice as long.
+// Choice is what Pick has found. It has four fields of a word each: one more, and
+// Go would return it through memory, with which picking takes twice as long.
 type Choice struct {
-	Arm        int // index into Endpoint.Arms
-	By         By
+	Arm        int     // index into Endpoint.Arms
 	Propensity float64 // probability of the arm, in (0, 1]; 1 for a rule
+	User       uint64  // hash of the sticky key that chose; 0 where none did
 	Needs
 }
 
-// Needs says what else a choice asks for, one thing at most.
+// Needs says why an arm was picked, and what else the choice asks for: one thing
+// at most.
 type Needs struct {
+	By          By
 	NeedsKey    bool // nothing is chosen yet: call PickKey when the request is decoded
 	NeedsCookie bool // the client has no cookie and is to get one: call NewCookie
 }
@@ -48,7 +50,7 @@ type Headers interface {
 func (e *Endpoint) Pick(h Headers) Choice {
 	if len(e.rules) > 0 {
 		if arm := e.byRule(h); arm >= 0 {
-			return Choice{Arm: arm, By: ByRule, Propensity: 1}
+			return Choice{Arm: arm, Propensity: 1, Needs: Needs{By: ByRule}}
 		}
 	}
 	s := e.Sticky
@@ -86,7 +88,10 @@ func (e *Endpoint) PickKey(key []byte) Choice {
 	if len(key) == 0 {
 		return e.choice(rand.IntN(FullWeight), ByWeight)
 	}
-	return e.choice(bucket(e.seed, key), BySticky)
+	user := hash(e.seed, key)
+	c := e.choice(bucket(user), BySticky)
+	c.User = user
+	return c
 }
 
 // choice returns the arm that has a bucket. The arms behind the first have
@@ -96,20 +101,25 @@ func (e *Endpoint) choice(bucket int, by By) Choice {
 	for i := 1; i < len(e.Arms); i++ {
 		w := e.Arms[i].Weight
 		if bucket -= w; bucket < 0 {
-			return Choice{Arm: i, By: by, Propensity: float64(w) / FullWeight}
+			return Choice{Arm: i, Propensity: float64(w) / FullWeight, Needs: Needs{By: by}}
 		}
 	}
-	return Choice{By: by, Propensity: float64(e.Arms[0].Weight) / FullWeight}
+	return Choice{Propensity: float64(e.Arms[0].Weight) / FullWeight, Needs: Needs{By: by}}
 }
 
-// bucket returns the place of a key in [0, FullWeight): the upper word of
-// XXH64(key) * FullWeight, whose shares are equal but for 2^-50. To change it
-// moves users of every endpoint.
-func bucket(seed uint64, key []byte) int {
+// hash is XXH64 of a key. To change it moves users of every endpoint.
+func hash(seed uint64, key []byte) uint64 {
 	var d xxhash.Digest
 	d.ResetWithSeed(seed)
 	_, _ = d.Write(key) // never fails
-	hi, _ := bits.Mul64(d.Sum64(), FullWeight)
+	return d.Sum64()
+}
+
+// bucket returns the place of a hash in [0, FullWeight): the upper word of
+// hash * FullWeight, whose shares are equal but for 2^-50. To change it moves users
+// of every endpoint.
+func bucket(hash uint64) int {
+	hi, _ := bits.Mul64(hash, FullWeight)
 	return int(hi)
 }
 

@@ -110,7 +110,7 @@ func TestBucket(t *testing.T) {
 		t.Helper()
 		s := spec()
 		s.Sticky = &StickySpec{Header: "h", Salt: salt}
-		if got := bucket(endpoint(t, s).seed, []byte(key)); got != want {
+		if got := bucket(hash(endpoint(t, s).seed, []byte(key))); got != want {
 			t.Errorf("key %q with salt %q has bucket %d, want %d", key, salt, got, want)
 		}
 	}
@@ -124,7 +124,7 @@ func TestBucket(t *testing.T) {
 	sum := 0
 	seed := endpoint(t, spec()).seed // of the endpoint's name, "e"
 	for i := range 10_000 {
-		sum += bucket(seed, user(i))
+		sum += bucket(hash(seed, user(i)))
 	}
 	if sum != 50_050_862 {
 		t.Errorf("the buckets of 10000 users sum to %d, want 50050862", sum)
@@ -225,8 +225,8 @@ func TestStickyHeader(t *testing.T) {
 	for i := range 100 {
 		key := user(i)
 		want := e.PickKey(key)
-		if want.By != BySticky || want.Propensity != 0.5 {
-			t.Fatalf("%+v, want a sticky choice with a propensity of 0.5", want)
+		if want.By != BySticky || want.Propensity != 0.5 || want.User != hash(e.seed, key) {
+			t.Fatalf("%+v, want a sticky choice of the user with a propensity of 0.5", want)
 		}
 		if c := e.Pick(headers{"x-user": string(key)}); c != want {
 			t.Errorf("user %d has %+v and %+v", i, c, want)
@@ -291,7 +291,7 @@ func TestStickyInput(t *testing.T) {
 	if c := e.Pick(headers{"h": "a"}); c.NeedsKey || c.By != ByRule {
 		t.Errorf("%+v, want a choice by rule", c)
 	}
-	if c := e.PickKey(nil); c.By != ByWeight {
+	if c := e.PickKey(nil); c.By != ByWeight || c.User != 0 {
 		t.Errorf("%+v for no key, want a choice by chance", c)
 	}
 }

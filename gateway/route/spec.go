@@ -8,7 +8,10 @@
 // Picking reads no clock, takes no lock and does not allocate.
 package route
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // FullWeight is the sum of an endpoint's weights: a weight of 1 is 0.01 %.
 const FullWeight = 10_000
@@ -24,6 +27,18 @@ type Spec struct {
 	Bandit  *BanditSpec  `json:"bandit,omitempty"`
 	Shadows []ShadowSpec `json:"shadows,omitempty"`
 	Limits  LimitSpec    `json:"limits"`
+	// Trial is the id of the rollout that decides on the arm named CanaryArm; empty
+	// for none.
+	Trial string `json:"trial,omitempty"`
+}
+
+// CanaryArm is the name of the arm that a rollout decides on.
+const CanaryArm = "canary"
+
+// Canary returns the index of the arm that a rollout decides on. It is none, below
+// 1, where there is no such arm or it is the stable one.
+func (s *Spec) Canary() int {
+	return slices.IndexFunc(s.Arms, func(a ArmSpec) bool { return a.Name == CanaryArm })
 }
 
 // ArmSpec is one of the versions that share an endpoint's traffic.

@@ -79,6 +79,11 @@ func TestArmFaults(t *testing.T) {
 	f(func(s *Spec) { s.Arms[1].Weight = 10_001 }, "arms[1].weight", "100.01 %; 0 to 100")
 	f(func(s *Spec) { s.Arms[0].Weight = -1 }, "arms[0].weight", "-0.01 %; 0 to 100")
 	f(func(s *Spec) { *s = spec(5000, 5001) }, "arms", "sum to 100.01 %")
+	f(func(s *Spec) { s.Trial, s.Arms = "e.1", s.Arms[:1] }, "trial", `has the name "canary"`)
+	f(func(s *Spec) { s.Trial, s.Arms[1].Name = "e.1", "b" }, "trial", `has the name "canary"`)
+	f(func(s *Spec) {
+		s.Trial, s.Arms[0].Name, s.Arms[1].Name = "e.1", "canary", "stable"
+	}, "trial", "behind the first")
 }
 
 func TestLimitFaults(t *testing.T) {

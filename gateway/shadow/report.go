@@ -196,6 +196,27 @@ func (r *Report) Snapshot() Snapshot {
 	return s
 }
 
+// Summary is as much of a Report as a rollout decides on.
+type Summary struct {
+	Shadow, Version  string
+	Compared, Agreed uint64
+	// Runs of the shadow that gave no answer. Those by the version's own fault are
+	// among Compared.
+	Errors uint64
+}
+
+// Summary returns what is known in short: it does not allocate.
+func (r *Report) Summary() Summary {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := Summary{Shadow: r.shadow, Version: r.version, Compared: r.sums.compared,
+		Agreed: r.sums.agreed}
+	for _, n := range r.sums.failed {
+		s.Errors += n
+	}
+	return s
+}
+
 // moments are the mean and the variance of numbers, taken in one by one
 // (Welford's way, which does not lose the small behind the large).
 type moments struct {

@@ -91,6 +91,10 @@ func TestReport(t *testing.T) {
 	if !near(got.DifferenceSeconds, 0.002) || !near(got.DifferenceVariance, 2e-6) {
 		t.Errorf("difference %v, variance %v", got.DifferenceSeconds, got.DifferenceVariance)
 	}
+	short := Summary{Shadow: "next", Version: "1", Compared: 3, Agreed: 1, Errors: 2}
+	if s := r.Summary(); s != short {
+		t.Errorf("in short it is %+v, want %+v", s, short)
+	}
 
 	r.about("1")
 	if n := r.Snapshot().Compared; n != 3 {
