@@ -13,8 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/cmd/millrace/values"
+	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/gateway/route"
 	"github.com/millrace-ml/millrace/runtime/model"
 	"github.com/millrace-ml/millrace/runtime/tensor"

@@ -15,8 +15,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/cmd/millrace/machine"
+	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/runtime/ort"
 )
 

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/cmd/millrace/machine"
+	"github.com/millrace-ml/millrace/control/config"
 )
 
 // elsewhere writes a settings file whose addresses are free sockets.

@@ -14,91 +14,76 @@ import (
 	"sync"
 	"time"
 
+	"github.com/millrace-ml/millrace/control"
 	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/gateway"
 	answers "github.com/millrace-ml/millrace/gateway/cache"
 	"github.com/millrace-ml/millrace/gateway/feedback"
 	"github.com/millrace-ml/millrace/gateway/route"
 	"github.com/millrace-ml/millrace/gateway/tap"
+	"github.com/millrace-ml/millrace/runtime/model"
 )
 
-// endpoints is what endpoints need beside the models.
+// endpoints is what endpoints need beside the models. It is the data plane as the control plane
+// sees it.
 type endpoints struct {
-	data   string // folder of what is kept
+	cfg    *config.Config // of the start
 	core   *gateway.Core
+	models *model.Repository
 	log    *slog.Logger
 	ledger *feedback.Ledger // nil before the first endpoint
 	sinks  []*tap.Sink
 	cores  int           // that Go code runs on; 0 where the settings say how many
-	stop   chan struct{} // closed to end follow
+	stop   chan struct{} // closed to end follow and configure
 	wait   sync.WaitGroup
+
+	settings chan []config.Model // the latest that wait to be taken over
+	faults   string              // of the last table: what it names that cannot serve
 }
 
 // Files in the data folder.
 const (
 	tableFile  = "endpoints.json" // the endpoints last in force
 	ledgerFile = "feedback.db"
+	uploadDir  = "uploads" // of versions that are being pushed
 )
 
-// openEndpoints serves the endpoints of the settings. When the settings are
-// faulty in that part, those last in force serve.
+// openEndpoints starts the taps.
 func openEndpoints(s *server) (*endpoints, error) {
-	c, core, log := &s.cfg, s.core, s.log
-	e := &endpoints{data: c.Server.Data, core: core, log: log, stop: make(chan struct{})}
-	if err := core.SetCaches(cacheConfigs(c.Models)); err != nil {
+	e := &endpoints{cfg: &s.cfg, core: s.core, models: s.models, log: s.log,
+		stop: make(chan struct{}), settings: make(chan []config.Model, 1)}
+	if err := s.core.SetCaches(cacheConfigs(s.cfg.Models)); err != nil {
 		return nil, err
 	}
-	if c.Server.Threads == 0 {
+	if s.cfg.Server.Threads == 0 {
 		e.cores = runtime.GOMAXPROCS(0)
 	}
-	taps, err := e.openTaps(c.Taps)
+	taps, err := e.openTaps(s.cfg.Taps)
 	if err != nil {
 		return nil, err
 	}
-	core.SetTaps(taps)
-	if err := e.apply(c, s.fault); err != nil {
-		return nil, errors.Join(err, e.close(context.Background()))
-	}
+	s.core.SetTaps(taps)
 	e.wait.Go(e.follow)
+	e.wait.Go(e.configure)
 	return e, nil
 }
 
-// apply takes over the endpoints of the settings, and keeps them on disk; or,
-// where the settings have a fault, those that are kept.
-func (e *endpoints) apply(c *config.Config, fault error) error {
-	specs, aliases := c.Specs(), c.Aliases()
-	path := filepath.Join(e.data, tableFile)
-	if fault != nil {
-		var err error
-		specs, aliases, err = route.Load(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			return fault
-		}
-		if err != nil {
-			return fmt.Errorf("%w; nor can the endpoints last in force serve: %w", fault, err)
-		}
-		e.log.Error("the endpoints of the settings are faulty; those last in force serve",
-			"error", fault)
-	}
+// Publish puts endpoints in force, and keeps them on disk.
+func (e *endpoints) Publish(specs []route.Spec, aliases route.Aliases) error {
 	table, err := route.New(specs, aliases)
 	if err != nil {
 		return err
 	}
 	if len(specs) > 0 && e.ledger == nil {
-		if err := e.openLedger(c.Server.Feedback); err != nil {
+		if err := e.openLedger(e.cfg.Server.Feedback); err != nil {
 			return err
 		}
 	}
 	e.core.SetTable(table)
 	e.makeRoom(table)
 	e.reweigh(time.Now())
-	if err := e.core.CheckTable(); err != nil {
-		e.log.Warn("some of what endpoints name cannot serve; in its place the stable version does",
-			"error", err)
-	}
-	if fault != nil {
-		return nil
-	}
+	e.check()
+	path := filepath.Join(e.cfg.Server.Data, tableFile)
 	if _, err := os.Stat(path); len(specs) == 0 && errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -106,6 +91,68 @@ func (e *endpoints) apply(c *config.Config, fault error) error {
 		e.log.Error("cannot keep the endpoints for a restart; they serve", "error", err)
 	}
 	return nil
+}
+
+// check says what endpoints name that cannot serve, when that has changed.
+func (e *endpoints) check() {
+	faults := ""
+	if err := e.core.CheckTable(); err != nil {
+		faults = err.Error()
+	}
+	if faults != "" && faults != e.faults {
+		e.log.Warn("some of what endpoints name cannot serve; in its place the stable version does",
+			"error", faults)
+	}
+	e.faults = faults
+}
+
+// publishKept puts the endpoints in force that were so last.
+func (e *endpoints) publishKept() error {
+	specs, aliases, err := route.Load(filepath.Join(e.cfg.Server.Data, tableFile))
+	if err != nil {
+		return err
+	}
+	return e.Publish(specs, aliases)
+}
+
+// Configure has the settings of models taken over soon: loading them again may take long.
+func (e *endpoints) Configure(models []config.Model) error {
+	if err := e.core.SetCaches(cacheConfigs(models)); err != nil {
+		return err
+	}
+	select {
+	case <-e.settings: // those that wait are out of date
+	default:
+	}
+	e.settings <- models
+	return nil
+}
+
+// configure takes over the settings of models until stop is closed.
+func (e *endpoints) configure() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	for {
+		select {
+		case <-e.stop:
+			return
+		case models := <-e.settings:
+			e.models.Configure(ctx, modelSettings(models))
+		}
+	}
+}
+
+// Observe returns what was counted of a rollout of an endpoint.
+func (e *endpoints) Observe(endpoint, rollout string) control.Observed {
+	var o control.Observed
+	if t, ok := e.core.Trial(endpoint); ok && t.ID == rollout {
+		o.Counts, o.Rewards = t.Counts, t.Rewards
+	}
+	if s, ok := e.core.ShadowReport(endpoint, control.CanaryArm); ok {
+		o.Shadow.Compared, o.Shadow.Disagreed = s.Compared, s.Compared-s.Agreed
+		o.Shadow.Failed = s.Errors
+	}
+	return o
 }
 
 // background is how many threads more than cores run Go code when there are
@@ -130,10 +177,10 @@ func (e *endpoints) makeRoom(t *route.Table) {
 }
 
 func (e *endpoints) openLedger(c config.Feedback) error {
-	if err := os.MkdirAll(e.data, 0o755); err != nil {
+	if err := os.MkdirAll(e.cfg.Server.Data, 0o755); err != nil {
 		return fmt.Errorf("cannot make the folder of server.data: %w", err)
 	}
-	cfg := feedback.Config{Path: filepath.Join(e.data, ledgerFile), TTL: c.Window,
+	cfg := feedback.Config{Path: filepath.Join(e.cfg.Server.Data, ledgerFile), TTL: c.Window,
 		Capacity: c.Requests}
 	ledger, err := feedback.Open(cfg)
 	if err != nil {

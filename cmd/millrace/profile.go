@@ -16,9 +16,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/cmd/millrace/payload"
 	"github.com/millrace-ml/millrace/cmd/millrace/profile"
+	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/runtime/model"
 	"github.com/millrace-ml/millrace/runtime/ort"
 	"github.com/millrace-ml/millrace/runtime/tensor"

@@ -20,9 +20,7 @@ func (s *server) reload(ctx context.Context, next config.Config) {
 		s.reloadModels(ctx, before.Repository.Load, next.Repository.Load)
 		s.cfg.Repository.Load = next.Repository.Load
 	}
-	s.models.Configure(ctx, modelSettings(next.Models))
-	s.cfg.Models = next.Models
-	s.reloadEndpoints(&next)
+	s.reloadResources(ctx, &next)
 	s.cfg.Server.Log.Level = next.Server.Log.Level
 	s.cfg.Server.Grace = next.Server.Grace
 	if keys := changed(reflect.ValueOf(s.cfg), reflect.ValueOf(next), ""); len(keys) > 0 {
@@ -32,17 +30,14 @@ func (s *server) reload(ctx context.Context, next config.Config) {
 		next.Server.Grace)
 }
 
-// reloadEndpoints takes over the endpoints and the caches.
-func (s *server) reloadEndpoints(next *config.Config) {
-	err := s.endpoints.core.SetCaches(cacheConfigs(next.Models))
-	if err == nil {
-		err = s.endpoints.apply(next, nil)
-	}
-	if err != nil {
-		s.log.Error("the endpoints are not taken over; those in force stay", "error", err)
+// reloadResources takes over the sources, models and endpoints.
+func (s *server) reloadResources(ctx context.Context, next *config.Config) {
+	if err := s.plane.Reload(ctx, next); err != nil {
+		s.log.Error("sources, models and endpoints are not taken over; those in force stay",
+			"error", err)
 		return
 	}
-	s.cfg.Endpoints = next.Endpoints
+	s.cfg.Sources, s.cfg.Models, s.cfg.Endpoints = next.Sources, next.Models, next.Endpoints
 }
 
 // reloadModels loads what was added to the list of models and unloads what was

@@ -41,7 +41,7 @@ func newServe() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			load := func() (config.Config, error) { return f.config(cmd.Flags().Changed) }
-			return serve(cmd.Context(), load, f.file != "")
+			return serve(cmd.Context(), load, f.file)
 		},
 	}
 	flags := cmd.Flags()
@@ -66,7 +66,7 @@ func newServe() *cobra.Command {
 // config returns the settings of a server, which needs folders with models.
 func (f *serveFlags) config(given func(string) bool) (config.Config, error) {
 	c, err := f.settings(given)
-	if (err == nil || config.OnlyEndpoints(err)) && len(c.Repository.Paths) == 0 {
+	if (err == nil || config.OnlyResources(err)) && len(c.Repository.Paths)+len(c.Sources) == 0 {
 		return c, errors.New("there is no folder with models; give one with --models DIR, " +
 			"or a settings file with repository.paths by -c FILE")
 	}
@@ -78,7 +78,7 @@ func (f *serveFlags) settings(given func(string) bool) (config.Config, error) {
 	c := config.Default()
 	var fault error // of the endpoints alone
 	if f.file != "" {
-		if c, fault = config.Load(f.file); fault != nil && !config.OnlyEndpoints(fault) {
+		if c, fault = config.Load(f.file); fault != nil && !config.OnlyResources(fault) {
 			return c, fault
 		}
 	}
@@ -106,7 +106,7 @@ func (f *serveFlags) settings(given func(string) bool) (config.Config, error) {
 			c.Repository.Trial.Cache = filepath.Join(dir, "millrace", "trials")
 		}
 	}
-	if err := c.Validate(); err != nil && !config.OnlyEndpoints(err) {
+	if err := c.Validate(); err != nil && !config.OnlyResources(err) {
 		return c, err
 	}
 	return c, fault
@@ -119,9 +119,9 @@ func (f *serveFlags) settings(given func(string) bool) (config.Config, error) {
 const heapFloor = 64 << 20
 
 // serve runs a server until ctx is done.
-func serve(ctx context.Context, load func() (config.Config, error), reloads bool) error {
+func serve(ctx context.Context, load func() (config.Config, error), file string) error {
 	cfg, fault := load()
-	if fault != nil && !config.OnlyEndpoints(fault) {
+	if fault != nil && !config.OnlyResources(fault) {
 		return fault
 	}
 	if cfg.Server.Threads > 0 {
@@ -135,7 +135,7 @@ func serve(ctx context.Context, load func() (config.Config, error), reloads bool
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
 
-	s := &server{cfg: cfg, log: log, level: level, fault: fault}
+	s := &server{cfg: cfg, log: log, level: level, file: file, fault: fault}
 	if err := s.start(ctx); err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func serve(ctx context.Context, load func() (config.Config, error), reloads bool
 	for {
 		select {
 		case <-hangup:
-			if !reloads {
+			if file == "" {
 				log.Warn("SIGHUP is for a settings file; there is none")
 				continue
 			}

@@ -9,12 +9,15 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/millrace-ml/millrace/control"
+	"github.com/millrace-ml/millrace/control/api"
 	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/gateway"
 	"github.com/millrace-ml/millrace/gateway/grpc"
@@ -29,11 +32,14 @@ type server struct {
 	log   *slog.Logger
 	level *slog.LevelVar
 
-	fault error // of the settings' endpoints: those last in force serve
+	file  string // of the settings, for people
+	fault error  // of the settings' resources: those last in force serve
 
 	models    *model.Repository
 	core      *gateway.Core
 	endpoints *endpoints
+	plane     *control.Plane
+	api       *api.API
 	fronts    []front
 	failed    chan error // a front that ended by itself
 	wait      sync.WaitGroup
@@ -99,7 +105,37 @@ func (s *server) open(ctx context.Context) error {
 			"see `millrace check DIR` for what lies in a folder", err)
 	}
 	s.core = gateway.New(coreConfig(&s.cfg, s.level), s.models, s.log)
-	s.endpoints, err = openEndpoints(s)
+	if s.endpoints, err = openEndpoints(s); err != nil {
+		return err
+	}
+	if err := s.openPlane(); err != nil {
+		return errors.Join(err, s.endpoints.close(context.Background()))
+	}
+	return nil
+}
+
+// openPlane starts the control plane. Without it what was in force last serves.
+func (s *server) openPlane() error {
+	file := &s.cfg
+	if s.fault != nil {
+		file = nil
+		s.log.Error("the sources, models and endpoints of the settings are faulty; those last in "+
+			"force serve", "error", s.fault)
+	}
+	cfg := control.Config{Data: s.cfg.Server.Data, File: s.file, Log: s.log}
+	var err error
+	s.plane, err = control.Open(cfg, s.endpoints, s.models, file)
+	if err != nil {
+		if kept := s.endpoints.publishKept(); kept != nil {
+			return errors.Join(s.fault, err)
+		}
+		s.log.Error("the control plane does not run; the endpoints last in force serve", "error", err)
+		s.plane = control.Down(cfg, err)
+	}
+	at := api.DefaultConfig()
+	at.UploadDir, at.Version = filepath.Join(s.cfg.Server.Data, uploadDir), version
+	s.api, err = api.New(at, api.Deps{Resources: s.plane, Rollouts: s.plane, Sources: s.plane,
+		Uploads: s.plane, Backup: s.plane.Backup, Log: s.log})
 	return err
 }
 
@@ -132,7 +168,7 @@ func (s *server) equip(f *front) error {
 		g := grpc.New(s.core, c, s.log)
 		f.serve, f.shutdown = g.Serve, g.Shutdown
 	case "admin":
-		h := &http.Server{Handler: adminHandler(s.core), ReadTimeout: time.Minute,
+		h := &http.Server{Handler: adminHandler(s.core, s.api), ReadTimeout: time.Minute,
 			IdleTimeout: 5 * time.Minute}
 		f.shutdown = h.Shutdown
 		f.serve = func(ln net.Listener) error {
@@ -146,8 +182,10 @@ func (s *server) equip(f *front) error {
 }
 
 // adminHandler serves what is not for clients.
-func adminHandler(core *gateway.Core) http.Handler {
+func adminHandler(core *gateway.Core, plane http.Handler) http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle(api.Prefix, plane)
+	mux.Handle(api.Prefix+"/", plane)
 	mux.Handle("GET /metrics", core.Handler())
 	mux.HandleFunc("GET /v2/health/live", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("GET /v2/health/ready", func(w http.ResponseWriter, _ *http.Request) {
@@ -193,7 +231,7 @@ func (s *server) stop() error {
 	if n := s.core.InFlight(); n > 0 {
 		s.log.Warn("requests were not answered within the grace time", "requests", n)
 	}
-	faults = append(faults, s.endpoints.close(ctx), s.models.Close(ctx))
+	faults = append(faults, s.plane.Close(), s.endpoints.close(ctx), s.models.Close(ctx))
 	for _, f := range s.fronts {
 		if f.name == "admin" {
 			faults = append(faults, f.shutdown(ctx))
@@ -285,6 +323,7 @@ func modelOptions(c *config.Config, rt *ort.Runtime, log *slog.Logger) model.Opt
 			Memory: int64(c.Repository.Trial.Memory), Timeout: c.Repository.Trial.Timeout,
 			Cache: c.Repository.Trial.Cache,
 		},
+		Synced:   filepath.Join(c.Server.Data, control.ModelDir),
 		Defaults: d, Models: modelSettings(c.Models), Logger: log,
 	}
 }

@@ -12,7 +12,7 @@ func modelSettings(list []config.Model) map[string]model.Settings {
 	for i := range list {
 		m := &list[i]
 		b := &m.Batching
-		all[m.Name] = model.Settings{
+		s := model.Settings{
 			MaxBatchSize: b.MaxBatchSize, MaxQueueDelay: b.MaxQueueDelay,
 			PreferredSizes: b.PreferredBatchSize, PriorityLevels: b.PriorityLevels,
 			QueueSize: b.Queue.Size, QueueBytes: (*int64)(b.Queue.Bytes),
@@ -21,6 +21,11 @@ func modelSettings(list []config.Model) map[string]model.Settings {
 			Providers: providers(m.Providers), Fallback: m.Fallback,
 			IntraOpThreads: m.IntraOpThreads, Instances: m.Instances,
 		}
+		if m.Source != "" { // which versions come is decided there
+			every := true
+			s.Synced, s.All, s.Latest, s.Specific = true, &every, nil, nil
+		}
+		all[m.Name] = s
 	}
 	return all
 }

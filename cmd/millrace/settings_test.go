@@ -31,6 +31,10 @@ models:
     version_policy: {all: true}
   - name: named
     version_policy: {specific: [v1]}
+  - name: pushed
+    source: inbox
+    version_policy: {latest: 2}
+sources: [{name: inbox, push: true}]
 `
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
@@ -53,13 +57,14 @@ models:
 		"providers": len(m.Providers) == 2 && m.Providers[0].Options["device_id"] == "1",
 		"fallback":  *m.Fallback, "intra_op_threads": *m.IntraOpThreads == 2,
 		"instances": *m.Instances == 3,
+		"synced":    all["pushed"].Synced && *all["pushed"].All && all["pushed"].Latest == nil,
 	} {
 		if !ok {
 			t.Errorf("%s is not passed on: %+v", what, m)
 		}
 	}
 	// A key that is added to the settings has to be added here too.
-	if got := reflect.TypeOf(m).NumField(); got != 14 {
-		t.Errorf("the settings of a model have %d fields, 14 are looked at", got)
+	if got := reflect.TypeOf(m).NumField(); got != 15 {
+		t.Errorf("the settings of a model have %d fields, 15 are looked at", got)
 	}
 }

@@ -2,7 +2,6 @@ package config
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -175,7 +174,7 @@ const banditInterval = 10 * time.Second
 func (c *Config) Specs() []route.Spec {
 	specs := make([]route.Spec, len(c.Endpoints))
 	for i := range c.Endpoints {
-		specs[i] = c.Endpoints[i].spec()
+		specs[i] = c.Endpoints[i].Spec()
 	}
 	return specs
 }
@@ -191,7 +190,9 @@ func (c *Config) Aliases() route.Aliases {
 	return all
 }
 
-func (e *Endpoint) spec() route.Spec {
+// Spec returns the endpoint as routing takes it. The canary of a rollout is not in it, unless
+// rules send requests there: then it is the version that is watched, without a weight.
+func (e *Endpoint) Spec() route.Spec {
 	model := cmp.Or(e.Model, e.Name)
 	s := route.Spec{Name: e.Name, Limits: route.LimitSpec{
 		Timeout: e.Timeout, Concurrency: e.Admit.Concurrency, Adaptive: e.Admit.Adaptive,
@@ -201,6 +202,8 @@ func (e *Endpoint) spec() route.Spec {
 	if k := e.Canary; k != nil && k.Watch == "" {
 		s.Arms = append(s.Arms, route.ArmSpec{Name: canary, Model: cmp.Or(k.Model, model),
 			Version: k.Version, Weight: share(k.Weight)})
+	} else if k != nil && slices.ContainsFunc(e.Rules, func(r Rule) bool { return r.Arm == canary }) {
+		s.Arms = append(s.Arms, route.ArmSpec{Name: canary, Model: model, Version: k.Watch})
 	}
 	for _, a := range e.Arms {
 		s.Arms = append(s.Arms, route.ArmSpec{Name: a.Name, Model: cmp.Or(a.Model, model),
@@ -240,6 +243,7 @@ func (c *checker) endpoints(all *Config) {
 		c.step(key, e)
 		if e.Canary != nil {
 			c.canary(e.Canary, key+".canary")
+			c.watched(e, key)
 		}
 		c.aliases(all, e, key)
 	}
@@ -349,20 +353,11 @@ func written(endpoints []Endpoint, key string) string {
 	if arm == 0 {
 		return before + ".stable"
 	}
-	if k := endpoints[i].Canary; k != nil && k.Watch == "" {
+	if e := &endpoints[i]; len(e.Spec().Arms) > len(e.Arms)+1 {
 		if arm == 1 {
 			return before + ".canary" + rest
 		}
 		arm--
 	}
 	return fmt.Sprintf("%s.arms[%d]%s", before, arm-1, rest)
-}
-
-// OnlyEndpoints says whether an error is an Error whose faults are all of
-// endpoints. The rest of the Config that came with it may then be used.
-func OnlyEndpoints(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && !slices.ContainsFunc(e.Faults, func(f Fault) bool {
-		return !strings.HasPrefix(f.Key, "endpoints[")
-	})
 }

@@ -77,7 +77,7 @@ func TestEndpointFaults(t *testing.T) {
 	f := func(endpoint, want string) {
 		t.Helper()
 		_, err := Parse("f.yaml", []byte("endpoints:\n  - name: e\n    "+endpoint+"\n"))
-		if !errors.Is(err, ErrInvalid) || !OnlyEndpoints(err) {
+		if !errors.Is(err, ErrInvalid) || !OnlyResources(err) {
 			t.Errorf("%q: error is %v", endpoint, err)
 			return
 		}
@@ -111,7 +111,7 @@ func TestTapFaults(t *testing.T) {
 	f := func(tap, want string) {
 		t.Helper()
 		_, err := Parse("f.yaml", []byte("taps:\n  - "+tap+"\n"))
-		if err == nil || OnlyEndpoints(err) || err.Error() != want {
+		if err == nil || OnlyResources(err) || err.Error() != want {
 			t.Errorf("%q: faults are\n%v\nwant\n%s", tap, err, want)
 		}
 	}

@@ -86,11 +86,6 @@ func (c *Config) resolve(dir string) {
 		if s.Folder != nil {
 			abs(&s.Folder.Path)
 		}
-		if s.MLflow != nil {
-			for k := range s.MLflow.AllowFiles {
-				abs(&s.MLflow.AllowFiles[k])
-			}
-		}
 		abs(&s.Access.PasswordFile)
 		abs(&s.Access.TokenFile)
 		abs(&s.Access.CAFile)

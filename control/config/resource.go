@@ -217,3 +217,12 @@ func (c *Config) Named(err error) error {
 	slices.SortStableFunc(named.Faults, func(a, b Fault) int { return cmp.Compare(a.Key, b.Key) })
 	return named
 }
+
+// OnlyResources says whether an error is an Error whose faults are all of resources. The rest of
+// the Config that came with it may then be used.
+func OnlyResources(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && !slices.ContainsFunc(e.Faults, func(f Fault) bool {
+		return !listed.MatchString(f.Key)
+	})
+}

@@ -101,7 +101,7 @@ func TestCanaryFaults(t *testing.T) {
 	f := func(canary, want string) {
 		t.Helper()
 		_, err := Parse("f", []byte("sources: [{name: s, push: true}]\n"+
-			"models: [{name: m, source: s}]\nendpoints: [{name: m, canary: "+canary+"}]"))
+			"models: [{name: m, source: s}, {name: n, source: s}]\nendpoints: [{name: m, stable: \"@ok\", canary: "+canary+"}]"))
 		if got := ""; err != nil {
 			got = err.Error()
 			if !strings.HasSuffix(got, want) || want == "" {
@@ -113,12 +113,14 @@ func TestCanaryFaults(t *testing.T) {
 	}
 	f(`{watch: "@new"}`, "")
 	f(`{watch: new}`, `canary.watch: is "new", must be an alias such as "@challenger"`)
+	f(`{watch: "@ok"}`, `canary.watch: is "@ok", as stable is; watch another alias`)
+	f(`{watch: "@new", model: n}`, `canary.model: is "n", a rollout is of versions of one model`)
 	f(`{watch: "@new", weight: 5}`, `canary.weight: is set by the rollout; give steps`)
 	f(`{watch: "@new", steps: [5, 5]}`,
 		`canary.steps[1]: is 5, must be above the step before (5) and at most 100`)
 	f(`{watch: "@new", strategy: bluegreen}`, `canary.strategy: is "bluegreen", must be one of `+
 		`canary, blue_green, immediate; did you mean blue_green?`)
-	f(`{watch: "@new", guards: [{metric: prometheus}]}`,
+	f(`{watch: "@new", guards: [{metric: prometheus, server: "http://p"}]}`,
 		`canary.guards[0].query: is for the metric prometheus, which needs it`)
 	f(`{watch: "@new", freeze: [{from: "9", to: "10:00"}]}`,
 		`canary.freeze[0].from: is "9", must be a time such as 22:00`)

@@ -11,6 +11,11 @@ type CanaryShadow struct {
 	Percent float64 `yaml:"percent" min:"0" max:"100"`
 	// Copies that are compared before the first step. 0 is 1000.
 	Requests int `yaml:"requests" min:"0" max:"1000000000"`
+	// As of a shadow: numbers agree when they differ by at most absolute + relative * the stable
+	// one's size. A version that was trained anew needs room here. 0 is what fits the datatype.
+	Absolute float64 `yaml:"absolute" min:"0" max:"1e300"`
+	// See absolute.
+	Relative float64 `yaml:"relative" min:"0" max:"1e300"`
 }
 
 // CanaryStep is what each step takes.
@@ -38,8 +43,10 @@ type Guard struct {
 	// The rate of errors or disagreement, or the value of the query, that is allowed. 0 is the
 	// metric's default.
 	Max float64 `yaml:"max" min:"0" max:"1e300"`
-	// PromQL, for prometheus: its value must not be above max.
+	// PromQL, for prometheus: its one value must not be above max.
 	Query string `yaml:"query"`
+	// Address of the Prometheus server, for prometheus.
+	Server string `yaml:"server"`
 	// Share of the error budget beside those of the other guards. 0 is 1.
 	Weight float64 `yaml:"weight" min:"0" max:"1000"`
 }
@@ -110,10 +117,14 @@ func (c *checker) canary(k *Canary, key string) {
 		before = s
 	}
 	for i, g := range k.Guards {
+		at := fmt.Sprintf("%s.guards[%d]", key, i)
 		if (g.Metric == "prometheus") != (g.Query != "") {
-			c.fault(fmt.Sprintf("%s.guards[%d].query", key, i),
-				"is for the metric prometheus, which needs it")
+			c.fault(at+".query", "is for the metric prometheus, which needs it")
 		}
+		if (g.Metric == "prometheus") != (g.Server != "") {
+			c.fault(at+".server", "is for the metric prometheus, which needs it")
+		}
+		c.url(at+".server", g.Server, "http", "https")
 	}
 	for i, h := range k.Hooks {
 		at := fmt.Sprintf("%s.hooks[%d]", key, i)
@@ -122,6 +133,23 @@ func (c *checker) canary(k *Canary, key string) {
 	}
 	for i, f := range k.Freeze {
 		c.freeze(f, fmt.Sprintf("%s.freeze[%d]", key, i))
+	}
+}
+
+// watched holds an endpoint against its rollouts.
+func (c *checker) watched(e *Endpoint, key string) {
+	switch {
+	case e.Canary.Watch == "":
+	case e.Stable == "":
+		c.fault(key+".stable", "is empty, which is the latest version; beside canary.watch it must "+
+			"be a version or an alias, since a new version would be stable at once")
+	case e.Stable == e.Canary.Watch:
+		c.fault(key+".canary.watch", "is %q, as stable is; watch another alias", e.Canary.Watch)
+	case e.Bandit != nil:
+		c.fault(key+".bandit", "moves the weights that a rollout sets; take canary.watch out")
+	case e.Canary.Model != "" && e.Canary.Model != e.Model:
+		c.fault(key+".canary.model", "is %q, a rollout is of versions of one model",
+			e.Canary.Model)
 	}
 }
 

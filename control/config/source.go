@@ -33,8 +33,9 @@ type MLflow struct {
 	// Environment variable with the secret of the registry's webhooks, which are taken at
 	// /api/v1/sources/NAME/webhook of the admin address. Empty takes none.
 	WebhookSecretEnv string `yaml:"webhook_secret_env"`
-	// Folders that artifacts with file:// addresses may lie in.
-	AllowFiles []string `yaml:"allow_files"`
+	// Places that are read directly where the server does not hand files out itself, such as
+	// s3://bucket/mlflow?region=eu-west-1. All others are refused.
+	Artifacts []string `yaml:"artifacts"`
 	// The MLflow experiment that rollouts are logged under. Empty is `millrace`.
 	Experiment string `yaml:"experiment"`
 }

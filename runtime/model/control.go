@@ -91,7 +91,7 @@ func (r *Repository) loadFrom(ctx context.Context, name string, s *source) error
 
 // find reads the folder of a model. s may be nil.
 func (r *Repository) find(name string, s *source) (layout.Folder, error) {
-	roots := r.opts.Repositories
+	roots := r.roots()
 	if s == nil {
 		s = new(source)
 	}
@@ -229,12 +229,15 @@ func (r *Repository) Configure(ctx context.Context, models map[string]Settings) 
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		if r.opts.Mode == ModeExplicit && r.sources[name] == nil {
-			continue
-		}
 		f, err := r.find(name, r.sources[name])
+		if err != nil && models[name].Synced {
+			continue // it has not come yet
+		}
 		if err != nil {
 			r.log.Warn("there are settings for a model that is in no repository", "model", name)
+			continue
+		}
+		if r.opts.Mode == ModeExplicit && r.sources[name] == nil && !r.synced(&f) {
 			continue
 		}
 		r.syncFolder(ctx, r.plan(f))

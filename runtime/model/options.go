@@ -26,6 +26,9 @@ const (
 type Options struct {
 	Runtime      *ort.Runtime
 	Repositories []string
+	// Synced is one more repository, whose models are all loaded in each mode: somebody
+	// else brings them there and calls Sync. It may come into being later; "" is none.
+	Synced       string
 	Mode         Mode
 	Startup      []string // models to load at the start in ModeExplicit; "*" for all
 	PollInterval time.Duration

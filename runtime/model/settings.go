@@ -30,6 +30,7 @@ type Settings struct {
 	Latest   *int     // the n highest versions are loaded
 	All      *bool    // all versions are
 	Specific []string // these are
+	Synced   bool     // it comes from elsewhere, and may not be there yet
 
 	Providers      []ort.Provider // in place of those of the server
 	Fallback       *bool

@@ -3,6 +3,8 @@ package model
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -62,7 +64,7 @@ func (r *Repository) look(ctx context.Context) (settled bool, err error) {
 		if all && r.sources[f.Name] == nil {
 			r.sources[f.Name] = new(source)
 		}
-		if r.opts.Mode == ModeExplicit && r.sources[f.Name] == nil {
+		if r.opts.Mode == ModeExplicit && r.sources[f.Name] == nil && !r.synced(&f) {
 			r.known(f.Name)
 			continue
 		}
@@ -76,8 +78,8 @@ func (r *Repository) look(ctx context.Context) (settled bool, err error) {
 		}
 	}
 	if !r.ready.Load() {
-		for name := range r.opts.Models {
-			if !there[name] {
+		for name, s := range r.opts.Models {
+			if !there[name] && !s.Synced {
 				r.log.Warn("there are settings for a model that is in no repository", "model", name)
 			}
 		}
@@ -86,12 +88,30 @@ func (r *Repository) look(ctx context.Context) (settled bool, err error) {
 	return !r.unsettled, nil
 }
 
+// roots lists the repositories that there are.
+func (r *Repository) roots() []string {
+	if r.opts.Synced == "" || !isFolder(r.opts.Synced) {
+		return r.opts.Repositories
+	}
+	return append(slices.Clone(r.opts.Repositories), r.opts.Synced)
+}
+
+// synced says whether a folder is of the repository that others bring models to.
+func (r *Repository) synced(f *layout.Folder) bool {
+	return r.opts.Synced != "" && filepath.Dir(f.Dir) == filepath.Clean(r.opts.Synced)
+}
+
+func isFolder(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
 // scan reads all repositories. Of models of the same name the first one counts.
 func (r *Repository) scan() ([]layout.Folder, error) {
 	var all []layout.Folder
 	first := make(map[string]string)
 	doubled := make(map[string]bool)
-	for _, root := range r.opts.Repositories {
+	for _, root := range r.roots() {
 		folders, err := layout.Scan(root)
 		if err != nil {
 			return nil, err

@@ -1,0 +1,188 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/millrace-ml/millrace/control/config"
+	"github.com/millrace-ml/millrace/control/notify"
+	"github.com/millrace-ml/millrace/control/rollout"
+)
+
+// gates are the hooks that one rollout asks before it goes on. They are asked in the background;
+// until all have agreed, the rollout is held where it is.
+type gates struct {
+	mu    sync.Mutex
+	asked map[string]*asked // by what is asked for and who is asked
+}
+
+// asked is a question to a hook.
+type asked struct {
+	answer  notify.Answer
+	over    bool // there is an answer
+	attempt int
+	again   time.Time // when one that does not allow is asked again
+}
+
+// askAgain is how long a hook that said no is left alone.
+const askAgain = 10 * time.Second
+
+// moments are what hooks are asked about, by the words of the settings.
+var moments = map[string]string{
+	"start": notify.BeforeStart, "step": notify.BeforeStep,
+	"promotion": notify.BeforePromotion, "end": notify.AfterEnd,
+}
+
+// moment is what a rollout that goes on to next has to ask about; empty for nothing.
+func moment(before, next *rollout.State) string {
+	switch {
+	case next.Phase == rollout.Promoting && before.Phase != rollout.Promoting:
+		return "promotion"
+	case next.Phase == rollout.Done || next.Paused || next.Phase == rollout.Promoting:
+		return ""
+	case before.Phase == rollout.Pending:
+		return "start"
+	case next.Phase != before.Phase || next.Step != before.Step:
+		return "step"
+	}
+	return ""
+}
+
+// held asks the hooks whether a rollout may go on to next, and says what holds it.
+func (p *Plane) held(
+	e *item[config.Endpoint, EndpointStatus], r *run, next *rollout.State, now time.Time,
+) string {
+	at := moment(&r.state, next)
+	if at == "" || e.spec.Canary == nil {
+		return ""
+	}
+	for i := range e.spec.Canary.Hooks {
+		h := &e.spec.Canary.Hooks[i]
+		if len(h.On) > 0 && !slices.Contains(h.On, at) {
+			continue
+		}
+		id := fmt.Sprintf("%s/%s-%d/%d", r.state.ID, at, next.Step+1, i)
+		answer, over := r.gates.ask(id, now, func(attempt int) notify.Answer {
+			return p.askHook(h, fmt.Sprintf("%s/%d", id, attempt), at, next)
+		})
+		switch {
+		case !over:
+			return "the hook " + h.URL + " is asked"
+		case !answer.Allowed:
+			return "the hook " + h.URL + " does not agree: " + answer.Reason
+		}
+	}
+	return ""
+}
+
+// ask returns the answer to a question, or starts to ask it.
+func (g *gates) ask(
+	id string, now time.Time, f func(attempt int) notify.Answer,
+) (notify.Answer, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.asked == nil {
+		g.asked = make(map[string]*asked)
+	}
+	a := g.asked[id]
+	if a == nil {
+		a = new(asked)
+		g.asked[id] = a
+	} else if !a.over || a.answer.Allowed || now.Before(a.again) {
+		return a.answer, a.over
+	}
+	a.over, a.attempt = false, a.attempt+1
+	attempt := a.attempt
+	go func() { // ends by itself: a hook has a timeout
+		answer := f(attempt)
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		a.answer, a.over, a.again = answer, true, time.Now().Add(askAgain)
+	}()
+	return a.answer, false
+}
+
+func (p *Plane) askHook(h *config.Hook, id, at string, s *rollout.State) notify.Answer {
+	r := notify.DefaultReceiver()
+	r.Name, r.Secret, r.Fetch.Origin = h.URL, os.Getenv(h.SecretEnv), h.URL
+	r.Fetch.Allow = hostOf(h.URL)
+	if r.Secret == "" {
+		return notify.Answer{Reason: "the environment variable " + h.SecretEnv + " has no secret"}
+	}
+	gate, err := notify.NewGate(r)
+	if err != nil {
+		return notify.Answer{Reason: err.Error()}
+	}
+	defer gate.Close()
+	return gate.Ask(p.ctx, p.event(id, moments[at], s))
+}
+
+// event is what is told of a rollout.
+func (p *Plane) event(id, kind string, s *rollout.State) notify.Event {
+	return notify.Event{ID: id, Type: kind, Time: time.Now(), Data: notify.Rollout{
+		Rollout: s.ID, Endpoint: s.Endpoint, Model: s.Model, Stable: s.Stable.Version,
+		Canary: s.Canary.Version, Step: s.Step + 1, Weight: s.Weight(), Reason: s.Reason,
+		Sentence: s.Sentence(),
+	}}
+}
+
+// tell lets those know of a rollout's step who want to: hooks of its end, and chats.
+func (p *Plane) tell(e *item[config.Endpoint, EndpointStatus], s *rollout.State) {
+	c := e.spec.Canary
+	if c == nil {
+		return
+	}
+	id := fmt.Sprintf("%s/%s-%d/%d", s.ID, s.Phase, s.Step+1, len(s.History))
+	if s.Phase == rollout.Done {
+		for i := range c.Hooks {
+			h := c.Hooks[i]
+			if len(h.On) == 0 || slices.Contains(h.On, "end") {
+				state := *s
+				p.wait.Go(func() { p.askHook(&h, id, "end", &state) })
+			}
+		}
+	}
+	for _, n := range c.Notify {
+		address := os.Getenv(n.URLEnv)
+		to, err := p.notice(n, address)
+		if err == nil {
+			err = to.Send(p.event(id, "rollout."+string(s.Phase), s))
+		}
+		if err != nil {
+			p.log.Warn("nobody is told of a rollout", "rollout", s.ID, "kind", n.Kind, "error", err)
+		}
+	}
+}
+
+// notice returns who sends notices to an address.
+func (p *Plane) notice(n config.Notice, address string) (*notify.Notice, error) {
+	if address == "" {
+		return nil, fmt.Errorf("the environment variable %s has no address", n.URLEnv)
+	}
+	if to := p.notices[address]; to != nil {
+		return to, nil
+	}
+	r := notify.DefaultReceiver()
+	r.Name, r.Format, r.Fetch.Origin = n.URLEnv, notify.Format(n.Kind), address
+	r.Fetch.Allow = hostOf(address)
+	to, err := notify.NewNotice(r, p.log)
+	if err == nil {
+		p.notices[address] = to
+	}
+	return to, err
+}
+
+// closeNotices sends what waits, for a few seconds.
+func (p *Plane) closeNotices() {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	for _, n := range p.notices {
+		if err := n.Close(ctx); err != nil {
+			p.log.Warn("a notice was not sent", "error", err)
+		}
+	}
+}

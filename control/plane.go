@@ -1,0 +1,314 @@
+// Package control is the control plane: it keeps what people want and makes it so.
+//
+// A [Plane] has the resources in a store, brings versions of models from their sources, tries
+// new versions on live traffic in rollouts, and publishes the endpoints that follow. Everything
+// that it decides is in the store before it is done, so that it can be killed at any instant:
+// what it finds there when it starts again is what it goes on from.
+//
+//   - [Plane.Apply] changes resources; the settings file goes the same way.
+//   - control/config says what a resource may be, control/store keeps it.
+//   - control/syncer fetches and loads versions, control/rollout decides about them.
+//   - [Gateway] is the data plane, which goes on with what was published last when all of this
+//     stands still.
+//
+// All methods may be called concurrently. One lock guards the decoded resources; it is held
+// while a change is written, and never while a source or a hook is asked.
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/millrace-ml/millrace/control/config"
+	"github.com/millrace-ml/millrace/control/experiment"
+	"github.com/millrace-ml/millrace/control/notify"
+	"github.com/millrace-ml/millrace/control/rollout"
+	"github.com/millrace-ml/millrace/control/store"
+	"github.com/millrace-ml/millrace/control/syncer"
+	"github.com/millrace-ml/millrace/gateway/route"
+	"github.com/millrace-ml/millrace/gateway/route/trial"
+	"github.com/millrace-ml/millrace/registry/artifact"
+	"github.com/millrace-ml/millrace/runtime/model"
+)
+
+// Files and folders below the data folder.
+const (
+	storeFile   = "control.db"
+	artifactDir = "artifacts"
+	ModelDir    = "models" // of versions that came from sources
+	outboxDir   = "experiments"
+	convertDir  = "convert" // of converters, for files in between
+	gitDir      = "git"     // of repositories of Git, as far as they were fetched
+)
+
+// Gateway is the data plane as the control plane sees it.
+type Gateway interface {
+	// Publish puts endpoints in force, and keeps them for a start without a control plane.
+	Publish(specs []route.Spec, aliases route.Aliases) error
+	// Configure takes over the settings of models.
+	Configure(models []config.Model) error
+	// Observe returns what was counted of a rollout since the process began, and the rewards
+	// since the call before.
+	Observe(endpoint, rollout string) Observed
+}
+
+// Observed is what the gateway has counted of a rollout.
+type Observed struct {
+	Counts  trial.Counts
+	Rewards []trial.Reward
+	Shadow  rollout.ShadowCounts
+}
+
+// Config says where a Plane keeps what it knows.
+type Config struct {
+	Data string // folder
+	File string // the settings file, for people
+	Log  *slog.Logger
+}
+
+// Plane is the control plane. Close it after use.
+type Plane struct {
+	cfg     Config
+	log     *slog.Logger
+	gateway Gateway
+	models  *model.Repository
+
+	mu         sync.Mutex
+	file       *config.Config  // Guarded by mu, as all below.
+	store      *store.Bolt     // nil until there is something to keep
+	artifacts  *artifact.Store // nil as long as store is
+	down       error           // why nothing runs; nil
+	syncer     *syncer.Syncer
+	view       view
+	published  published
+	configured []config.Model
+	runs       map[string]*run               // of rollouts under way, by name
+	followers  map[string]*follow            // of sources, by name
+	notices    map[string]*notify.Notice     // by address
+	outboxes   map[string]*experiment.Outbox // by folder
+
+	ctx    context.Context // of all that runs in the background
+	cancel context.CancelFunc
+	wait   sync.WaitGroup
+}
+
+// published is what the gateway was given last.
+type published struct {
+	specs   []route.Spec
+	aliases route.Aliases
+}
+
+// Open starts the control plane of a server with the settings of its file, which may be nil when
+// they have faults: then what was in force last is. A server without sources and endpoints
+// keeps nothing on disk until something is applied.
+func Open(cfg Config, gw Gateway, models *model.Repository, file *config.Config) (*Plane, error) {
+	p := &Plane{cfg: cfg, log: cfg.Log, gateway: gw, models: models, view: newView(), file: file,
+		runs: make(map[string]*run), followers: make(map[string]*follow),
+		notices:  make(map[string]*notify.Notice),
+		outboxes: make(map[string]*experiment.Outbox)}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, err := os.Stat(filepath.Join(cfg.Data, storeFile))
+	there := !errors.Is(err, fs.ErrNotExist)
+	if !there && file != nil && len(file.Sources)+len(file.Endpoints) == 0 {
+		for _, r := range file.Resources() {
+			if err := p.view.put(store.Resource{Key: store.Key{Kind: r.Kind, Name: r.Name},
+				Spec: r.Spec, Owner: OwnerFile}); err != nil {
+				return nil, err
+			}
+		}
+		return p, p.publish()
+	}
+	if err := p.ensure(p.ctx); err != nil {
+		p.cancel()
+		return nil, err
+	}
+	return p, nil
+}
+
+// Down returns a control plane that does not run, and says why to everybody.
+func Down(cfg Config, why error) *Plane {
+	p := &Plane{cfg: cfg, log: cfg.Log, view: newView(), down: why}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p
+}
+
+// ensure opens the store where it is not open yet, and puts the file's resources into it.
+// Callers hold mu.
+func (p *Plane) ensure(ctx context.Context) error {
+	if p.down != nil {
+		return fmt.Errorf("%w: %w", ErrDown, p.down)
+	}
+	if p.store != nil {
+		return nil
+	}
+	if err := p.open(); err != nil {
+		p.closeStores()
+		return fmt.Errorf("%w: %w", ErrDown, err)
+	}
+	p.view = newView()
+	list, _, err := p.store.List(ctx, "")
+	for i := 0; err == nil && i < len(list); i++ {
+		err = p.view.put(list[i])
+	}
+	if err == nil && p.file != nil {
+		err = p.applyFile(ctx, p.file)
+	}
+	if err == nil {
+		err = p.publish()
+	}
+	if err != nil {
+		p.closeStores()
+		return err
+	}
+	p.follow()
+	p.wait.Go(p.watch)
+	p.wait.Go(p.act)
+	return nil
+}
+
+func (p *Plane) open() error {
+	if err := os.MkdirAll(filepath.Join(p.cfg.Data, ModelDir), 0o755); err != nil {
+		return fmt.Errorf("cannot make the folder of server.data: %w", err)
+	}
+	cfg := store.DefaultConfig()
+	cfg.Path = filepath.Join(p.cfg.Data, storeFile)
+	var err error
+	if p.store, err = store.Open(cfg); err != nil {
+		return err
+	}
+	kept := artifact.DefaultConfig()
+	kept.Dir, kept.Logger = filepath.Join(p.cfg.Data, artifactDir), p.log
+	if p.artifacts, err = artifact.Open(kept); err != nil {
+		return err
+	}
+	p.syncer = syncer.New(syncer.Config{Dir: filepath.Join(p.cfg.Data, ModelDir),
+		Store: p.artifacts, Models: p.models, Log: p.log})
+	return nil
+}
+
+func (p *Plane) closeStores() {
+	if p.artifacts != nil {
+		_ = p.artifacts.Close()
+	}
+	if p.store != nil {
+		_ = p.store.Close()
+	}
+	p.store, p.artifacts = nil, nil
+}
+
+// Reload takes over the settings file after it has changed.
+func (p *Plane) Reload(ctx context.Context, file *config.Config) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.file = file
+	if p.store == nil {
+		return p.ensure(ctx)
+	}
+	return p.applyFile(ctx, file)
+}
+
+// Store returns the store, for reading; ErrDown where there is none.
+func (p *Plane) Store() (store.Store, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.ensure(p.ctx); err != nil {
+		return nil, err
+	}
+	return p.store, nil
+}
+
+// publish puts in force what follows from the view, if it is not. Callers hold mu.
+func (p *Plane) publish() error {
+	var faults []error
+	c := p.view.config()
+	if !reflect.DeepEqual(c.Models, p.configured) {
+		if err := p.gateway.Configure(c.Models); err != nil {
+			faults = append(faults, err)
+		} else {
+			p.configured = c.Models
+		}
+	}
+	specs, aliases := p.view.table()
+	next := published{specs, aliases}
+	if !reflect.DeepEqual(next, p.published) {
+		if err := p.gateway.Publish(specs, aliases); err != nil {
+			faults = append(faults, err)
+		} else {
+			p.published = next
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// changed publishes and wakes whoever acts on changes. Callers hold mu.
+func (p *Plane) changed() {
+	if err := p.publish(); err != nil {
+		p.log.Error("what was decided cannot be put in force; what was before is", "error", err)
+	}
+	p.follow()
+}
+
+// watchInterval is how often rollouts are looked at: what is hard evidence is to act within a
+// second.
+const watchInterval = 200 * time.Millisecond
+
+// watch moves the rollouts on until the plane closes.
+func (p *Plane) watch() {
+	ticker := time.NewTicker(watchInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-p.ctx.Done():
+			return
+		case <-ticker.C:
+			p.look(time.Now())
+		}
+	}
+}
+
+// Close stops everything; what is published stays in force. Rollouts go on at the next start.
+func (p *Plane) Close() error {
+	p.cancel()
+	p.wait.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.saveRuns()
+	p.closeNotices()
+	var faults []error
+	for _, f := range p.followers {
+		faults = append(faults, f.close())
+	}
+	for _, box := range p.outboxes {
+		faults = append(faults, box.Close())
+	}
+	if p.artifacts != nil {
+		faults = append(faults, p.artifacts.Close())
+	}
+	if p.store != nil {
+		faults = append(faults, p.store.Close())
+	}
+	return errors.Join(faults...)
+}
+
+// Backup writes a copy of the store as it is at one moment.
+func (p *Plane) Backup(ctx context.Context, w io.Writer) error {
+	p.mu.Lock()
+	err := p.ensure(ctx)
+	kept := p.store
+	p.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return kept.Backup(ctx, w)
+}

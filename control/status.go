@@ -1,0 +1,87 @@
+package control
+
+import (
+	"time"
+
+	"github.com/millrace-ml/millrace/control/rollout"
+)
+
+// KindRollout is the kind of the records of rollouts. Their names are ENDPOINT/NUMBER.
+const KindRollout = "Rollout"
+
+// EndpointStatus is what the control plane knows of an endpoint.
+type EndpointStatus struct {
+	// Promoted serves in the place of the stable version of the spec.
+	Promoted *Promoted `json:"promoted,omitempty"`
+	// Former was stable before, and stays loaded for an undo until Until.
+	Former *Former `json:"former,omitempty"`
+	// Refused are versions that are not tried again unless asked.
+	Refused  []Refused `json:"refused,omitempty"`
+	Rollouts int       `json:"rollouts,omitempty"` // that there were
+	Rollout  string    `json:"rollout,omitempty"`  // the one under way
+	Waiting  string    `json:"waiting,omitempty"`  // why no rollout of a new version begins
+	Events   []Event   `json:"events,omitempty"`   // the latest last
+}
+
+// Promoted is the version that a rollout has made the stable one. It holds while what the spec
+// says is still Over, as it was then: when the registry's alias moves, by the rollout itself or
+// by a person, that holds again.
+type Promoted struct {
+	Version string `json:"version"`
+	Over    string `json:"over"`
+}
+
+// Former is a version that was the stable one.
+type Former struct {
+	Version string    `json:"version"`
+	Until   time.Time `json:"until"`
+}
+
+// Refused is a version that was rolled back.
+type Refused struct {
+	Version string `json:"version"`
+	Digest  string `json:"digest"`
+	Rollout string `json:"rollout"`
+}
+
+// Event is something that happened.
+type Event struct {
+	Time time.Time `json:"time"`
+	Text string    `json:"text"`
+	Warn bool      `json:"warn,omitempty"`
+}
+
+// RolloutStatus is the record of a rollout.
+type RolloutStatus struct {
+	State rollout.State `json:"state"`
+	// Held says what keeps the rollout from going on, such as a gate or a freeze.
+	Held    string   `json:"held,omitempty"`
+	Actions []Action `json:"actions,omitempty"` // that follow from the verdict
+}
+
+// Kinds of actions.
+const (
+	ActionAlias      = "alias"      // the registry's alias moves to the version
+	ActionTags       = "tags"       // the version gets the verdict
+	ActionExperiment = "experiment" // the rollout becomes a run of MLflow
+)
+
+// Action is something to do elsewhere. It is written down before it is done, and repeating it
+// does no harm.
+type Action struct {
+	Kind    string    `json:"kind"`
+	Alias   string    `json:"alias,omitempty"`
+	Version string    `json:"version,omitempty"`
+	Done    time.Time `json:"done,omitzero"`
+	Error   string    `json:"error,omitempty"` // of the last attempt
+}
+
+// maxEvents bounds the events of an endpoint, maxRefused the versions that it refuses.
+const maxEvents, maxRefused = 50, 100
+
+func (s *EndpointStatus) event(now time.Time, warn bool, text string) {
+	s.Events = append(s.Events, Event{now, text, warn})
+	if n := len(s.Events); n > maxEvents {
+		s.Events = s.Events[n-maxEvents:]
+	}
+}

@@ -1,0 +1,177 @@
+package control
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/millrace-ml/millrace/control/config"
+	"github.com/millrace-ml/millrace/control/store"
+	"github.com/millrace-ml/millrace/control/syncer"
+)
+
+// view is the resources of the store, decoded. It is what everything is decided by; only commit
+// changes it, after the store.
+type view struct {
+	sources   map[string]*item[config.Source, SourceStatus]
+	models    map[string]*item[config.Model, syncer.Status]
+	endpoints map[string]*item[config.Endpoint, EndpointStatus]
+	rollouts  map[string]*item[struct{}, RolloutStatus]
+	pushed    map[string]*item[struct{}, pushed] // by the name at the source
+}
+
+// item is a resource with its spec and status decoded.
+type item[S, T any] struct {
+	store.Resource
+	spec   S
+	status T
+}
+
+// SourceStatus is what the control plane knows of a source.
+type SourceStatus struct {
+	Error string `json:"error,omitempty"` // of the last look
+}
+
+func newView() view {
+	return view{
+		sources:   make(map[string]*item[config.Source, SourceStatus]),
+		models:    make(map[string]*item[config.Model, syncer.Status]),
+		endpoints: make(map[string]*item[config.Endpoint, EndpointStatus]),
+		rollouts:  make(map[string]*item[struct{}, RolloutStatus]),
+		pushed:    make(map[string]*item[struct{}, pushed]),
+	}
+}
+
+// put takes over a resource as the store has it.
+func (v *view) put(r store.Resource) error {
+	switch r.Kind {
+	case config.KindSource:
+		return into(v.sources, r, func(s *config.Source) { s.Name = r.Name })
+	case config.KindModel:
+		return into(v.models, r, func(m *config.Model) { m.Name = r.Name })
+	case config.KindEndpoint:
+		return into(v.endpoints, r, func(e *config.Endpoint) { e.Name = r.Name })
+	case KindRollout:
+		return into(v.rollouts, r, func(*struct{}) {})
+	case KindPushed:
+		return into(v.pushed, r, func(*struct{}) {})
+	}
+	return nil // of a later version of this program
+}
+
+// into decodes a resource. A spec that is as it was is not decoded again.
+func into[S, T any](m map[string]*item[S, T], r store.Resource, name func(*S)) error {
+	it := &item[S, T]{Resource: r}
+	if old := m[r.Name]; old != nil && bytes.Equal(old.Spec, r.Spec) {
+		it.spec = old.spec
+	} else if len(r.Spec) > 0 {
+		spec, err := config.Decode[S](r.Spec)
+		if err != nil {
+			return fmt.Errorf("cannot read %s: %w", r.Key, err)
+		}
+		it.spec = spec
+	}
+	name(&it.spec)
+	if len(r.Status) > 0 {
+		if err := json.Unmarshal(r.Status, &it.status); err != nil {
+			return fmt.Errorf("cannot read the status of %s: %w", r.Key, err)
+		}
+	}
+	m[r.Name] = it
+	return nil
+}
+
+func (v *view) remove(k store.Key) {
+	switch k.Kind {
+	case config.KindSource:
+		delete(v.sources, k.Name)
+	case config.KindModel:
+		delete(v.models, k.Name)
+	case config.KindEndpoint:
+		delete(v.endpoints, k.Name)
+	case KindRollout:
+		delete(v.rollouts, k.Name)
+	case KindPushed:
+		delete(v.pushed, k.Name)
+	}
+}
+
+// resource returns a resource as the store has it.
+func (v *view) resource(k store.Key) (r store.Resource, ok bool) {
+	switch k.Kind {
+	case config.KindSource:
+		return found(v.sources, k.Name)
+	case config.KindModel:
+		return found(v.models, k.Name)
+	case config.KindEndpoint:
+		return found(v.endpoints, k.Name)
+	case KindRollout:
+		return found(v.rollouts, k.Name)
+	case KindPushed:
+		return found(v.pushed, k.Name)
+	}
+	return r, false
+}
+
+func found[S, T any](m map[string]*item[S, T], name string) (store.Resource, bool) {
+	it := m[name]
+	if it == nil {
+		return store.Resource{}, false
+	}
+	return it.Resource, true
+}
+
+// all lists the resources that people write, by kind and name.
+func (v *view) all() []store.Resource {
+	var list []store.Resource
+	for _, s := range sorted(v.sources) {
+		list = append(list, s.Resource)
+	}
+	for _, m := range sorted(v.models) {
+		list = append(list, m.Resource)
+	}
+	for _, e := range sorted(v.endpoints) {
+		list = append(list, e.Resource)
+	}
+	return list
+}
+
+func sorted[S, T any](m map[string]*item[S, T]) []*item[S, T] {
+	return slices.SortedFunc(maps.Values(m), func(a, b *item[S, T]) int {
+		return strings.Compare(a.Name, b.Name)
+	})
+}
+
+// config returns the resources as settings.
+func (v *view) config() config.Config {
+	c := config.Default()
+	for _, s := range sorted(v.sources) {
+		c.Sources = append(c.Sources, s.spec)
+	}
+	for _, m := range sorted(v.models) {
+		c.Models = append(c.Models, m.spec)
+	}
+	for _, e := range sorted(v.endpoints) {
+		c.Endpoints = append(c.Endpoints, e.spec)
+	}
+	return c
+}
+
+// with returns the settings as they would be after a change, or what is wrong with them.
+func (v *view) with(c Change) (config.Config, error) {
+	next := v.config()
+	for _, key := range c.Delete {
+		if !next.Remove(key.Kind, key.Name) {
+			return next, fmt.Errorf("%w: %s", store.ErrNotFound, key)
+		}
+	}
+	for _, r := range c.Put {
+		if err := next.Add(r); err != nil {
+			return next, fmt.Errorf("%s %s: %w", strings.ToLower(r.Kind), r.Name, err)
+		}
+	}
+	return next, next.Named(next.Validate())
+}
