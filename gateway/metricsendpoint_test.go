@@ -67,7 +67,7 @@ func (s *server) useAll(t *testing.T) {
 		}
 	}
 	if got, ok := s.core.ShadowReport("e", "copy"); !ok || got.Compared == 0 ||
-		got.Agreed != got.Compared || got.Version != "1" || got.Errors != 0 {
+		got.Agreed != got.Compared || got.Version != "1" || got.Failed != 0 {
 		t.Errorf("in short the shadow has found %+v", got)
 	}
 	for _, name := range [][2]string{{"e", "nobody"}, {"nobody", "copy"}} {

@@ -150,7 +150,7 @@ func (e *endpoints) Observe(endpoint, rollout string) control.Observed {
 	}
 	if s, ok := e.core.ShadowReport(endpoint, control.CanaryArm); ok {
 		o.Shadow.Compared, o.Shadow.Disagreed = s.Compared, s.Compared-s.Agreed
-		o.Shadow.Failed = s.Errors
+		o.Shadow.Failed = s.Failed
 	}
 	return o
 }

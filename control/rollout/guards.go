@@ -3,6 +3,7 @@ package rollout
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/millrace-ml/millrace/control/evidence"
 	"github.com/millrace-ml/millrace/gateway/route/trial"
@@ -142,14 +143,23 @@ func (s State) readings() []reading {
 
 // errors is sound when the canary's are within a margin of the stable version's or
 // below an allowed rate: where they are rare, only the second can be shown; where the
-// stable version has many, only the first.
+// stable version has many, only the first. Copies that only the canary failed on speak
+// against it where they are more than a share of the allowed rate: the stable version
+// has answered each of them.
 func (s State) errors(g GuardSpec, canary, stable evidence.Rate) reading {
 	t := tally(s.Seen.Counts, failed)
+	harm, facts := t.Harm(), evidence.Arms(canary, stable)
+	if copies := s.copies(); copies.N() > 0 {
+		harm = evidence.Average(harm, copies.Harm(g.Max*copyShare))
+		if copies.Bad > 0 {
+			facts += fmt.Sprintf("; %v of the copies failed", copies)
+		}
+	}
 	sound := func(margin, allowed float64) float64 {
 		return evidence.Average(t.Sound(margin), canary.Sound(allowed))
 	}
 	return reading{Guard: evidence.Guard{
-		Facts: evidence.Arms(canary, stable), Harm: t.Harm(), Sound: sound(g.Margin, g.Max),
+		Facts: facts, Harm: harm, Sound: sound(g.Margin, g.Max),
 		Tolerable: sound(g.WideMargin, widened(g)),
 	}, canary: share(canary), stable: share(stable)}
 }
@@ -157,10 +167,23 @@ func (s State) errors(g GuardSpec, canary, stable evidence.Rate) reading {
 // widened is the rate that will do after MaxTime.
 func widened(g GuardSpec) float64 { return min(g.Max*(1+g.WideMargin), (1+g.Max)/2) }
 
-// disagreement counts a copy that the canary could not answer as answered otherwise.
+// copyShare is the part of the allowed rate of errors that copies may fail at. With the
+// default it is 0.5 %, which lets a run be stopped for other reasons now and then.
+const copyShare = 0.25
+
+// copies are those that the canary failed on and those that it has answered.
+func (s State) copies() evidence.Rate {
+	return evidence.Rate{Bad: s.Seen.Shadow.Failed, Good: s.Seen.Shadow.Compared}
+}
+
+// disagreement counts a copy that the canary could not answer as answered otherwise
+// where no other guard looks at errors.
 func (s State) disagreement(g GuardSpec) reading {
 	w := s.Seen.Shadow
-	r := evidence.Rate{Bad: w.Disagreed + w.Failed, Good: less(w.Compared, w.Disagreed)}
+	r := evidence.Rate{Bad: w.Disagreed, Good: less(w.Compared, w.Disagreed)}
+	if !slices.ContainsFunc(s.Spec.Guards, func(g GuardSpec) bool { return g.Metric == Errors }) {
+		r.Bad += w.Failed
+	}
 	return reading{Guard: evidence.Guard{
 		Facts: fmt.Sprintf("%v of the copies", r), Harm: r.Harm(g.Max),
 		Sound: r.Sound(g.Max), Tolerable: r.Sound(widened(g)),

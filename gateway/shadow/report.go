@@ -199,22 +199,17 @@ func (r *Report) Snapshot() Snapshot {
 // Summary is as much of a Report as a rollout decides on.
 type Summary struct {
 	Shadow, Version  string
-	Compared, Agreed uint64
-	// Runs of the shadow that gave no answer. Those by the version's own fault are
-	// among Compared.
-	Errors uint64
+	Compared, Agreed uint64 // pairs of answers
+	Failed           uint64 // runs of the shadow that gave none by the version's own fault
 }
 
 // Summary returns what is known in short: it does not allocate.
 func (r *Report) Summary() Summary {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := Summary{Shadow: r.shadow, Version: r.version, Compared: r.sums.compared,
-		Agreed: r.sums.agreed}
-	for _, n := range r.sums.failed {
-		s.Errors += n
-	}
-	return s
+	failed := r.sums.disagreed[ReasonError]
+	return Summary{Shadow: r.shadow, Version: r.version, Compared: r.sums.compared - failed,
+		Agreed: r.sums.agreed, Failed: failed}
 }
 
 // moments are the mean and the variance of numbers, taken in one by one

@@ -91,7 +91,7 @@ func TestReport(t *testing.T) {
 	if !near(got.DifferenceSeconds, 0.002) || !near(got.DifferenceVariance, 2e-6) {
 		t.Errorf("difference %v, variance %v", got.DifferenceSeconds, got.DifferenceVariance)
 	}
-	short := Summary{Shadow: "next", Version: "1", Compared: 3, Agreed: 1, Errors: 2}
+	short := Summary{Shadow: "next", Version: "1", Compared: 2, Agreed: 1, Failed: 1}
 	if s := r.Summary(); s != short {
 		t.Errorf("in short it is %+v, want %+v", s, short)
 	}
