@@ -63,7 +63,7 @@ models: ## train the sample models of configs/models anew
 
 .PHONY: docs
 docs: ## renew the pages of docs/ that are made from the code
-	go generate ./cmd/... ./gateway/... ./runtime/model/...
+	go generate ./cmd/... ./control/... ./runtime/model/...
 
 .PHONY: clean
 clean: ## remove what was built; the cache stays

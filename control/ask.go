@@ -50,7 +50,7 @@ func (p *Plane) queries(
 	p.wait.Go(func() {
 		fresh := make(map[string]rollout.Query)
 		for _, g := range asked {
-			value, err := prometheus(p.ctx, g.Server, g.Query)
+			value, err := askPrometheus(p.ctx, g.Server, g.Query)
 			q := rollout.Query{Value: value}
 			if err != nil {
 				q.Err = err.Error()
@@ -73,8 +73,8 @@ func hostOf(address string) []string {
 	return []string{u.Hostname()}
 }
 
-// prometheus asks a server for the one value of a query, NaN where it has none.
-func prometheus(ctx context.Context, server, query string) (float64, error) {
+// askPrometheus asks a server for the one value of a query, NaN where it has none.
+func askPrometheus(ctx context.Context, server, query string) (float64, error) {
 	cfg := fetch.DefaultConfig()
 	cfg.Origin, cfg.Allow, cfg.Attempts = server, hostOf(server), 1
 	cfg.Timeout, cfg.IdleTimeout = 5*time.Second, 5*time.Second

@@ -1,7 +1,5 @@
 package gateway
 
-//go:generate go run ./gendoc ../docs/metrics.md
-
 import (
 	"slices"
 

@@ -122,6 +122,10 @@ func (c *Core) Handler() http.Handler {
 	return promhttp.HandlerFor(c.metrics.registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
 }
 
+// Register adds metrics of somebody else to those that Handler serves. It fails for
+// those that are there already.
+func (c *Core) Register(m prometheus.Collector) error { return c.metrics.registry.Register(m) }
+
 // version returns what is counted of a version. A version that takes the place
 // of one of the same name goes on with its counters.
 func (m *Metrics) version(v *model.Version) *versionMetrics {

@@ -5,6 +5,8 @@
 // wiring them up happens here and nowhere else.
 package main
 
+//go:generate go run ./gendoc ../../docs/metrics.md
+
 import (
 	"context"
 	"errors"
@@ -75,5 +77,7 @@ func newRoot() *cobra.Command {
 	})
 	root.AddCommand(newServe(), newInfer(), newModels(), newCheck(), newProfile(), newBench(),
 		newDoctor(), newVersion(), newTrial())
+	root.AddCommand(newApply(), newGet(), newDescribe(), newDiff(), newEdit(), newDelete(), newPush(),
+		newRollout(), newSync(), newBackup(), newRestore(), newAudit())
 	return root
 }

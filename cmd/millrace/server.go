@@ -132,6 +132,9 @@ func (s *server) openPlane() error {
 		s.log.Error("the control plane does not run; the endpoints last in force serve", "error", err)
 		s.plane = control.Down(cfg, err)
 	}
+	if err := s.core.Register(s.plane); err != nil {
+		return err
+	}
 	at := api.DefaultConfig()
 	at.UploadDir, at.Version = filepath.Join(s.cfg.Server.Data, uploadDir), version
 	s.api, err = api.New(at, api.Deps{Resources: s.plane, Rollouts: s.plane, Sources: s.plane,

@@ -59,7 +59,7 @@ type Git struct {
 
 // Blob is object storage, with models as PREFIX/MODEL/VERSION/files.
 type Blob struct {
-	// s3://BUCKET?region=R&endpoint=E, gs://BUCKET, azblob://CONTAINER or file:///PATH.
+	// s3://BUCKET?region=R&endpoint=E, gs://BUCKET or azblob://CONTAINER?storage_account=A.
 	// Credentials are those of the storage's own tools.
 	URL string `yaml:"url" check:"filled"`
 	// What stands before the model's name.
@@ -85,6 +85,7 @@ type HTTPS struct {
 // Access says as whom a source is asked, and where it may lead. Secrets stand in environment
 // variables or files, never in the settings.
 type Access struct {
+	// Goes with the password.
 	Username string `yaml:"username"`
 	// Environment variable with the password.
 	PasswordEnv string `yaml:"password_env"`
@@ -163,7 +164,7 @@ func (c *checker) source(s *Source, key string) {
 		c.url(key+".git.url", s.Git.URL, "https", "http", "ssh", "file")
 	}
 	if s.Blob != nil {
-		c.url(key+".blob.url", s.Blob.URL, "s3", "gs", "azblob", "file")
+		c.url(key+".blob.url", s.Blob.URL, "s3", "gs", "azblob")
 	}
 	if s.HTTPS != nil {
 		c.url(key+".https.url", s.HTTPS.URL, "https", "http")

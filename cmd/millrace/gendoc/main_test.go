@@ -8,7 +8,7 @@ import (
 
 // TestPageIsFresh: the page of metrics is as the code says.
 func TestPageIsFresh(t *testing.T) {
-	got, err := os.ReadFile("../../docs/metrics.md")
+	got, err := os.ReadFile("../../../docs/metrics.md")
 	if err != nil {
 		t.Fatal(err)
 	}

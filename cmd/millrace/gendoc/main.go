@@ -1,5 +1,5 @@
-// Command gendoc writes docs/metrics.md from the metrics that package gateway
-// defines.
+// Command gendoc writes docs/metrics.md from the metrics that the packages gateway and
+// control define.
 //
 //	go run ./gendoc FILE
 package main
@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/millrace-ml/millrace/control"
 	"github.com/millrace-ml/millrace/gateway"
 )
 
@@ -26,7 +27,7 @@ func main() {
 
 const intro = `# Metrics
 
-<!-- Made from gateway/definitions.go by "make docs". -->
+<!-- Made from gateway/definitions.go and control/metrics.go by "make docs". -->
 
 The admin port answers ` + "`GET /metrics`" + ` in the text, OpenMetrics and Protobuf forms of
 Prometheus. Times are in seconds, sizes in bytes. Labels come from closed sets: what is loaded,
@@ -44,6 +45,16 @@ histogram_quantile(0.99, sum by (model, le) (rate(millrace_request_duration_seco
 The time of an answered request is decode + queue + compute + encode, without a gap. A version
 that is loaded anew goes on with its counters of requests and times; those of its runs begin again.
 Ten minutes after a version has left, its counters leave too.
+`
+
+const plane = `
+## Sources and rollouts
+
+The evidence of a guard rolls a canary back when its ` + "`harm`" + ` reaches ln(guards / (1 - confidence)),
+about 3.7 for two guards at 0.95. See [rollouts.md](rollouts.md).
+
+| metric | type | labels | meaning |
+|---|---|---|---|
 `
 
 const outcomesIntro = `
@@ -88,6 +99,10 @@ func page() []byte {
 		}
 	}
 	table("\n## Requests, runs and models\n", false)
+	b.WriteString(plane)
+	for _, d := range control.MetricDocs() {
+		fmt.Fprintf(&b, "| `%s` | gauge | %s | %s |\n", d.Name, strings.Join(d.Labels, ", "), d.Help)
+	}
 	b.WriteString(outcomesIntro)
 	for _, o := range gateway.Outcomes() {
 		fmt.Fprintf(&b, "| `%s` | %d | %s |\n", o.Label, o.HTTP, o.GRPC)
