@@ -40,6 +40,10 @@ test: runtime browser ## run every test, end to end and with the Python clients 
 	go test -timeout 30m ./...
 	go test -tags invariants ./runtime/batch
 
+.PHONY: test-peers
+test-peers: runtime ## run the tests with peers that take longer to build: S3, an OCI registry
+	go test -timeout 30m -tags peers ./registry/source
+
 .PHONY: check
 check: runtime ## vet, staticcheck, gofmt and the short tests; under 3 minutes
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || \

@@ -122,8 +122,8 @@ func TestChanged(t *testing.T) {
 	for _, tree := range []tree{onDisk, &bucket{files}} {
 		write("one")
 		store := openStore(t)
-		if _, err := pullTree(t.Context(), store, changing{tree, func() { write("other") }},
-			"1"); !errors.Is(err, ErrChanged) || len(store.List()) != 0 {
+		if _, err := pullTree(t.Context(), into{store: store},
+			changing{tree, func() { write("other") }}, "1"); !errors.Is(err, ErrChanged) || len(store.List()) != 0 {
 			t.Errorf("%T: a file that was replaced: %v", tree, err)
 		}
 	}

@@ -273,7 +273,7 @@ func (g *Git) Pull(ctx context.Context, model, version string) (digest string, e
 	if err != nil {
 		return "", err
 	}
-	return ingest(ctx, g.store, files,
+	return ingest(ctx, into{store: g.store}, files,
 		func(ctx context.Context, f file, _ int64) (io.ReadCloser, error) {
 			return g.cat(ctx, objects[f.path])
 		})

@@ -112,7 +112,7 @@ func (h *HTTPS) Pull(ctx context.Context, model, version string) (digest string,
 		return "", fmt.Errorf("%w: the only version is %s", ErrGone, h.version())
 	}
 	f := file{path: h.cfg.name(), size: -1, digest: h.cfg.SHA256}
-	return ingest(ctx, h.store, []file{f}, h.open)
+	return ingest(ctx, into{store: h.store}, []file{f}, h.open)
 }
 
 func (h *HTTPS) open(ctx context.Context, _ file, offset int64) (io.ReadCloser, error) {

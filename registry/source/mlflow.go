@@ -302,8 +302,12 @@ func (m *MLflow) Tag(
 
 // Pull brings a version's files into the store. A version that has no flavor onnx is
 // not fetched.
-func (m *MLflow) Pull(
-	ctx context.Context, model, version string,
+func (m *MLflow) Pull(ctx context.Context, model, version string) (string, error) {
+	return m.pull(ctx, into{store: m.store}, model, version)
+}
+
+func (m *MLflow) pull(
+	ctx context.Context, to into, model, version string,
 ) (digest string, err error) {
 	defer cannotPull(&err, model, version)
 	ref := mlflow.Ref{Name: model, Version: version}
@@ -324,7 +328,7 @@ func (m *MLflow) Pull(
 	}
 	listed, err := m.client.List(ctx, root)
 	if errors.Is(err, mlflow.ErrDirect) {
-		return m.pullDirect(ctx, root, err)
+		return m.pullDirect(ctx, to, root, err)
 	}
 	if err != nil {
 		return "", classify(err)
@@ -341,10 +345,10 @@ func (m *MLflow) Pull(
 	if err != nil {
 		return "", err
 	}
-	if err := checkFlavor(body); err != nil {
+	if err := checkFlavor(body); err != nil && !(to.raw && errors.Is(err, ErrNotONNX)) {
 		return "", err
 	}
-	return ingest(ctx, m.store, files, open)
+	return ingest(ctx, to, files, open)
 }
 
 // The file by which MLflow knows a model, and its bound in bytes.
@@ -368,3 +372,7 @@ func checkFlavor(body io.ReadCloser) error {
 	}
 	return nil
 }
+
+// Client returns the client of the registry's server, for what is no source: runs of
+// experiments.
+func (m *MLflow) Client() *mlflow.Client { return m.client }

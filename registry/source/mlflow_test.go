@@ -78,6 +78,14 @@ func pullMLflow(t *testing.T, uri, told string) {
 	}
 	f := pullFails(t, m, store)
 	f("trees", "1", source.ErrNotONNX, "sklearn")
+	raw, err := m.PullAny(t.Context(), "trees", "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	trees, err := store.Manifest(raw)
+	if !slices.ContainsFunc(trees, func(f artifact.File) bool { return f.Path == "model.pkl" }) {
+		t.Errorf("any kind: %v, %v", trees, err)
+	}
 	f("iris", "9", source.ErrGone, "cannot pull iris version 9")
 	f("nobody", "1", mlflow.ErrNotFound, "nobody")
 	f("direct", "1", source.ErrRefused, "name the place in artifacts")

@@ -290,7 +290,7 @@ func (o *OCI) Pull(ctx context.Context, model, version string) (digest string, e
 	if err != nil {
 		return "", err
 	}
-	return ingest(ctx, o.store, files,
+	return ingest(ctx, into{store: o.store}, files,
 		func(ctx context.Context, f file, offset int64) (io.ReadCloser, error) {
 			return o.layer(ctx, repository, f, offset)
 		})

@@ -14,7 +14,6 @@ import (
 	_ "gocloud.dev/blob/gcsblob"   // the scheme gs
 	_ "gocloud.dev/blob/s3blob"    // the scheme s3
 
-	"github.com/millrace-ml/millrace/registry/artifact"
 	"github.com/millrace-ml/millrace/registry/mlflow"
 )
 
@@ -127,7 +126,9 @@ func parseArtifacts(root string) (place, error) {
 
 // pullDirect fetches files that the MLflow server does not hand out, if they lie in one
 // of the places that the config allows. cause is MLflow's error.
-func (m *MLflow) pullDirect(ctx context.Context, root string, cause error) (string, error) {
+func (m *MLflow) pullDirect(
+	ctx context.Context, to into, root string, cause error,
+) (string, error) {
 	at, err := parseArtifacts(root)
 	if err != nil {
 		return "", errors.Join(err, cause)
@@ -138,16 +139,14 @@ func (m *MLflow) pullDirect(ctx context.Context, root string, cause error) (stri
 			if err != nil {
 				return "", err
 			}
-			digest, err := pullMLflow(ctx, m.store, t, dir)
+			digest, err := pullMLflow(ctx, to, t, dir)
 			return digest, errors.Join(err, t.Close())
 		}
 	}
 	return "", fmt.Errorf("%w: name the place in artifacts to allow it: %w", ErrRefused, cause)
 }
 
-func pullMLflow(
-	ctx context.Context, store *artifact.Store, t tree, dir string,
-) (string, error) {
+func pullMLflow(ctx context.Context, to into, t tree, dir string) (string, error) {
 	listed, err := t.list(ctx, dir)
 	if err != nil {
 		return "", err
@@ -158,10 +157,10 @@ func pullMLflow(
 			if err != nil {
 				return "", err
 			}
-			if err := checkFlavor(body); err != nil {
+			if err := checkFlavor(body); err != nil && !(to.raw && errors.Is(err, ErrNotONNX)) {
 				return "", err
 			}
-			return pullTree(ctx, store, t, dir)
+			return pullTree(ctx, to, t, dir)
 		}
 	}
 	return "", fmt.Errorf("%w: there is no %s: %w", ErrGone, manifest, mlflow.ErrNotFound)

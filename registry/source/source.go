@@ -157,15 +157,21 @@ type file struct {
 // opener opens a version's file from an offset on, which is 0 for files without a digest.
 type opener func(ctx context.Context, f file, offset int64) (io.ReadCloser, error)
 
+// into is the store that takes a version in, and whether that may be of any kind.
+type into struct {
+	store *artifact.Store
+	raw   bool
+}
+
 // ingest takes files into the store. Of a file whose digest is known nothing is fetched
 // that the store has.
 func ingest(
-	ctx context.Context, store *artifact.Store, files []file, open opener,
+	ctx context.Context, to into, files []file, open opener,
 ) (digest string, err error) {
-	if err := checkONNX(files); err != nil {
+	if err := checkONNX(files); err != nil && !to.raw {
 		return "", err
 	}
-	return store.Ingest(ctx, "the version", func(w *artifact.Writer) error {
+	return to.store.Ingest(ctx, "the version", func(w *artifact.Writer) error {
 		for _, f := range files {
 			if err := take(ctx, w, f, open); err != nil {
 				return err

@@ -165,8 +165,12 @@ func fault(objects []object) string {
 
 // Pull brings a version's files into the store. One that is not settled yet is
 // ErrPending.
-func (s *shelf) Pull(
-	ctx context.Context, model, version string,
+func (s *shelf) Pull(ctx context.Context, model, version string) (string, error) {
+	return s.pull(ctx, into{store: s.store}, model, version)
+}
+
+func (s *shelf) pull(
+	ctx context.Context, to into, model, version string,
 ) (digest string, err error) {
 	defer cannotPull(&err, model, version)
 	if err := artifact.CheckPath(model); err != nil {
@@ -186,12 +190,12 @@ func (s *shelf) Pull(
 	if !s.settled(model, version, markOf(objects)) {
 		return "", fmt.Errorf("%w: its files have come or changed since the last look", ErrPending)
 	}
-	return pullTree(ctx, s.store, s.tree, model+"/"+version)
+	return pullTree(ctx, to, s.tree, model+"/"+version)
 }
 
 // pullTree takes the files below a folder of a tree.
 func pullTree(
-	ctx context.Context, store *artifact.Store, t tree, dir string,
+	ctx context.Context, to into, t tree, dir string,
 ) (digest string, err error) {
 	listed, err := listVisible(ctx, t, dir)
 	if err != nil {
@@ -212,7 +216,7 @@ func pullTree(
 	open := func(ctx context.Context, f file, _ int64) (io.ReadCloser, error) {
 		return t.open(ctx, dir, objects[f.path])
 	}
-	digest, err = ingest(ctx, store, files, open)
+	digest, err = ingest(ctx, to, files, open)
 	again, fault := listVisible(ctx, t, dir)
 	switch {
 	case fault == nil && markOf(again) != markOf(listed) && err != nil:
