@@ -38,6 +38,7 @@ type endpoints struct {
 	wait   sync.WaitGroup
 
 	settings chan []config.Model // the latest that wait to be taken over
+	tables   chan table          // the latest that wait to be kept
 	faults   string              // of the last table: what it names that cannot serve
 }
 
@@ -51,7 +52,8 @@ const (
 // openEndpoints starts the taps.
 func openEndpoints(s *server) (*endpoints, error) {
 	e := &endpoints{cfg: &s.cfg, core: s.core, models: s.models, log: s.log,
-		stop: make(chan struct{}), settings: make(chan []config.Model, 1)}
+		stop: make(chan struct{}), settings: make(chan []config.Model, 1),
+		tables: make(chan table, 1)}
 	if err := s.core.SetCaches(cacheConfigs(s.cfg.Models)); err != nil {
 		return nil, err
 	}
@@ -65,6 +67,7 @@ func openEndpoints(s *server) (*endpoints, error) {
 	s.core.SetTaps(taps)
 	e.wait.Go(e.follow)
 	e.wait.Go(e.configure)
+	e.wait.Go(e.keep)
 	return e, nil
 }
 
@@ -83,14 +86,38 @@ func (e *endpoints) Publish(specs []route.Spec, aliases route.Aliases) error {
 	e.makeRoom(table)
 	e.reweigh(time.Now())
 	e.check()
-	path := filepath.Join(e.cfg.Server.Data, tableFile)
-	if _, err := os.Stat(path); len(specs) == 0 && errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err := route.Save(path, specs, aliases); err != nil {
-		e.log.Error("cannot keep the endpoints for a restart; they serve", "error", err)
-	}
+	latest(e.tables, table{specs, aliases})
 	return nil
+}
+
+// table is what was published.
+type table struct {
+	specs   []route.Spec
+	aliases route.Aliases
+}
+
+// latest puts a value into a channel with room for one, in the place of an older one. There is
+// one caller at a time.
+func latest[T any](to chan T, value T) {
+	select {
+	case <-to:
+	default:
+	}
+	to <- value
+}
+
+// keep saves what was published, the latest only, until tables is closed. It is for a start
+// without the control plane, whose store has it first: nothing waits for it.
+func (e *endpoints) keep() {
+	path := filepath.Join(e.cfg.Server.Data, tableFile)
+	for t := range e.tables {
+		if _, err := os.Stat(path); len(t.specs) == 0 && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := route.Save(path, t.specs, t.aliases); err != nil {
+			e.log.Error("cannot keep the endpoints for a restart; they serve", "error", err)
+		}
+	}
 }
 
 // check says what endpoints name that cannot serve, when that has changed.
@@ -120,11 +147,7 @@ func (e *endpoints) Configure(models []config.Model) error {
 	if err := e.core.SetCaches(cacheConfigs(models)); err != nil {
 		return err
 	}
-	select {
-	case <-e.settings: // those that wait are out of date
-	default:
-	}
-	e.settings <- models
+	latest(e.settings, models)
 	return nil
 }
 
@@ -236,6 +259,7 @@ func (e *endpoints) weigh(at *route.Endpoint, now time.Time) {
 // close writes what waits to be written. No request may be under way.
 func (e *endpoints) close(ctx context.Context) error {
 	close(e.stop)
+	close(e.tables)
 	e.wait.Wait()
 	e.core.Close(ctx)
 	var faults []error

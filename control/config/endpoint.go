@@ -237,6 +237,10 @@ func share(percent float64) int { return int(math.Round(percent * route.FullWeig
 
 // endpoints holds the endpoints against what routing asks of them.
 func (c *checker) endpoints(all *Config) {
+	models := make(map[string]*Model, len(all.Models))
+	for i := range all.Models {
+		models[all.Models[i].Name] = &all.Models[i]
+	}
 	for i := range all.Endpoints {
 		e := &all.Endpoints[i]
 		key := fmt.Sprintf("endpoints[%d]", i)
@@ -245,7 +249,7 @@ func (c *checker) endpoints(all *Config) {
 			c.canary(e.Canary, key+".canary")
 			c.watched(e, key)
 		}
-		c.aliases(all, e, key)
+		c.aliases(models, e, key)
 	}
 	faulty := make(map[string]bool)
 	for _, f := range c.faults {
@@ -262,21 +266,21 @@ func (c *checker) endpoints(all *Config) {
 
 // aliases refuses aliases that nobody can know: those of a model without a source are
 // all in the settings.
-func (c *checker) aliases(all *Config, e *Endpoint, key string) {
+func (c *checker) aliases(models map[string]*Model, e *Endpoint, key string) {
 	check := func(key, name, version string) {
 		alias, ok := strings.CutPrefix(version, "@")
 		name = cmp.Or(name, e.Model, e.Name)
-		i := slices.IndexFunc(all.Models, func(m Model) bool { return m.Name == name })
-		if !ok || i >= 0 && all.Models[i].Source != "" {
+		m := models[name]
+		if !ok || m != nil && m.Source != "" {
 			return
 		}
 		known := "none"
-		if i >= 0 {
-			if _, ok := all.Models[i].Aliases[alias]; ok {
+		if m != nil {
+			if _, ok := m.Aliases[alias]; ok {
 				return
 			}
-			if len(all.Models[i].Aliases) > 0 {
-				known = fmt.Sprintf("%q", slices.Sorted(maps.Keys(all.Models[i].Aliases)))
+			if len(m.Aliases) > 0 {
+				known = fmt.Sprintf("%q", slices.Sorted(maps.Keys(m.Aliases)))
 			}
 		}
 		c.fault(key, "model %q has no alias %q; it has %s", name, alias, known)
