@@ -64,6 +64,7 @@ type Core struct {
 	routingMu sync.Mutex              // one change of the routing at a time
 	mirrors   map[shadowName]mirrored // Guarded by routingMu.
 	taps      []Tap                   // Guarded by routingMu.
+	tapsSet   int                     // How often. Guarded by routingMu.
 	ledger    atomic.Pointer[feedback.Ledger]
 	samples   *tap.Pool
 	caches    caches

@@ -38,6 +38,7 @@ const headerEndpoint = "x-millrace-endpoint"
 type routing struct {
 	table     *route.Table
 	endpoints map[string]*endpoint
+	taps      int // which that were set its endpoints have
 }
 
 // endpoint is one endpoint as it is served: the table's with what is counted.
@@ -101,7 +102,13 @@ func (c *Core) publish(t *route.Table) {
 	before := c.routing.Load()
 	shadows := maps.Clone(c.mirrors)
 	next := &routing{table: t, endpoints: make(map[string]*endpoint)}
+	next.taps = c.tapsSet
 	for _, spec := range t.Endpoints() {
+		if e := before.endpoints[spec.Name]; e != nil && e.Endpoint == spec &&
+			before.taps == next.taps && e.ledger == c.ledger.Load() {
+			next.endpoints[spec.Name] = e // as it was
+			continue
+		}
 		e := &endpoint{Endpoint: spec, consumers: c.consumers(spec), ledger: c.ledger.Load()}
 		old := before.endpoints[spec.Name]
 		e.trial = newTrial(spec, old)

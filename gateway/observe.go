@@ -48,6 +48,7 @@ func (c *Core) SetTaps(taps []Tap) {
 	c.routingMu.Lock()
 	defer c.routingMu.Unlock()
 	c.taps = taps
+	c.tapsSet++
 }
 
 // SetLedger says who remembers the decisions of the endpoints of later tables.

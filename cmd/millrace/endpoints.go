@@ -73,7 +73,7 @@ func openEndpoints(s *server) (*endpoints, error) {
 
 // Publish puts endpoints in force, and keeps them on disk.
 func (e *endpoints) Publish(specs []route.Spec, aliases route.Aliases) error {
-	table, err := route.New(specs, aliases)
+	table, err := route.Update(e.core.Table(), specs, aliases)
 	if err != nil {
 		return err
 	}

@@ -29,24 +29,17 @@ func (b *builder) fault(key, format string, args ...any) {
 // endpoint makes an endpoint. Nothing of what the spec refers to is kept, so
 // that its owner may change it.
 func (b *builder) endpoint(s Spec) *Endpoint {
-	e := &Endpoint{Spec: s}
-	e.Spec.Arms = slices.Clone(s.Arms)
-	e.Spec.Rules = slices.Clone(s.Rules)
-	e.Spec.Shadows = slices.Clone(s.Shadows)
+	e := &Endpoint{Spec: s.clone(), written: s.clone()}
 	b.arms(e)
 	b.rules(e)
 	salt := s.Name
-	if s.Sticky != nil {
-		sticky := *s.Sticky
-		e.Sticky = &sticky
+	if e.Sticky != nil {
 		b.sticky(e)
-		salt = sticky.Salt
+		salt = e.Sticky.Salt
 	}
 	e.seed = xxhash.Sum64String(salt)
-	if s.Bandit != nil {
-		bandit := *s.Bandit
-		e.Bandit = &bandit
-		b.bandit(&bandit, len(s.Arms))
+	if e.Bandit != nil {
+		b.bandit(e.Bandit, len(s.Arms))
 	}
 	b.shadows(e)
 	b.limits(&e.Limits)
@@ -55,6 +48,21 @@ func (b *builder) endpoint(s Spec) *Endpoint {
 			"name the version on trial so", s.Trial, CanaryArm)
 	}
 	return e
+}
+
+// clone returns a copy that shares nothing with s.
+func (s *Spec) clone() Spec {
+	c := *s
+	c.Arms, c.Rules, c.Shadows = slices.Clone(s.Arms), slices.Clone(s.Rules), slices.Clone(s.Shadows)
+	if s.Sticky != nil {
+		sticky := *s.Sticky
+		c.Sticky = &sticky
+	}
+	if s.Bandit != nil {
+		bandit := *s.Bandit
+		c.Bandit = &bandit
+	}
+	return c
 }
 
 // name wants a name that can stand in a path, a label and a file.

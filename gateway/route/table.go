@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -20,9 +21,10 @@ type Endpoint struct {
 	Arms    []Arm
 	Shadows []Shadow
 
-	rules  []rule
-	seed   uint64 // of the hash that sticky keys go through
-	cookie string // what follows the value of a cookie that the server sets
+	written Spec // as its owner wrote it
+	rules   []rule
+	seed    uint64 // of the hash that sticky keys go through
+	cookie  string // what follows the value of a cookie that the server sets
 }
 
 // Arm is a version that an endpoint may pick.
@@ -42,30 +44,85 @@ type Shadow struct {
 
 // New builds a table. The error lists every fault, one a line, each beginning
 // with `endpoints[i].key: `.
-func New(specs []Spec, aliases Aliases) (*Table, error) {
+func New(specs []Spec, aliases Aliases) (*Table, error) { return Update(nil, specs, aliases) }
+
+// Update is New for a table that comes after another one, which may be nil: what is as
+// it was there is taken over as it is, weights that were moved since included.
+func Update(before *Table, specs []Spec, aliases Aliases) (*Table, error) {
+	if before == nil {
+		before = new(Table)
+	}
 	t := &Table{
 		endpoints: make(map[string]*Endpoint, len(specs)),
 		aliases:   make(map[string]map[string][]byte, len(aliases)),
 	}
 	for model, versions := range aliases {
-		t.aliases[model] = make(map[string][]byte, len(versions))
-		for alias, version := range versions {
-			t.aliases[model][alias] = []byte(version)
+		t.aliases[model] = before.aliases[model]
+		if !sameAliases(t.aliases[model], versions) {
+			t.aliases[model] = resolved(versions)
 		}
 	}
 	var faults []error
 	names := make(map[string]string, len(specs))
 	for i := range specs {
+		s := &specs[i]
+		_, twice := names[s.Name]
+		old := before.endpoints[s.Name]
+		if old != nil && !twice && reflect.DeepEqual(old.written, *s) && old.resolvesBy(t) {
+			names[s.Name] = "another endpoint"
+			t.endpoints[s.Name] = old
+			continue
+		}
 		b := builder{at: fmt.Sprintf("endpoints[%d]", i), aliases: t.aliases}
-		b.name("name", specs[i].Name)
-		b.once("name", specs[i].Name, b.at, names)
-		t.endpoints[specs[i].Name] = b.endpoint(specs[i])
+		b.name("name", s.Name)
+		b.once("name", s.Name, b.at, names)
+		t.endpoints[s.Name] = b.endpoint(*s)
 		faults = append(faults, b.faults...)
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
 	return t, nil
+}
+
+func resolved(versions map[string]string) map[string][]byte {
+	all := make(map[string][]byte, len(versions))
+	for alias, version := range versions {
+		all[alias] = []byte(version)
+	}
+	return all
+}
+
+func sameAliases(before map[string][]byte, now map[string]string) bool {
+	if len(before) != len(now) {
+		return false
+	}
+	for alias, version := range now {
+		if old, ok := before[alias]; !ok || string(old) != version {
+			return false
+		}
+	}
+	return true
+}
+
+// resolvesBy says whether the aliases of a table name the versions that the endpoint has.
+func (e *Endpoint) resolvesBy(t *Table) bool {
+	b := builder{aliases: t.aliases}
+	same := func(model, version string, has []byte) bool {
+		_, now := b.version("", model, version)
+		return string(now) == string(has)
+	}
+	for i, a := range e.written.Arms {
+		if !same(a.Model, a.Version, e.Arms[i].Version) {
+			return false
+		}
+	}
+	for i, k := range e.written.Shadows {
+		if !same(k.Model, k.Version, e.Shadows[i].Version) {
+			return false
+		}
+	}
+	return true
 }
 
 // Endpoint returns the endpoint of that name, or nil. t may be nil.

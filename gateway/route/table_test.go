@@ -2,6 +2,7 @@ package route
 
 import (
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -399,4 +400,51 @@ func TestUnknownAlias(t *testing.T) {
 	f("m", "@new", "@new")
 	f("n", "@champion", "@champion")
 	f("m", "@champion", champions["m"]["champion"])
+}
+
+// TestUpdate wants what has not changed to be taken over, and nothing else.
+func TestUpdate(t *testing.T) {
+	one, two := spec(5000), spec(100)
+	two.Name = "two"
+	two.Arms[1].Version = "@champion"
+	before, err := New([]Spec{one, two}, champions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before = before.WithWeights(one.Name, []int{1000, 9000})
+	f := func(what string, specs []Spec, aliases Aliases, kept ...bool) {
+		t.Helper()
+		after, err := Update(before, specs, aliases)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		fresh, err := New(specs, aliases)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, s := range specs {
+			was, is := before.Endpoint([]byte(s.Name)), after.Endpoint([]byte(s.Name))
+			if (was == is) != kept[i] {
+				t.Errorf("%s: endpoint %s is kept: %v, want %v", what, s.Name, was == is, kept[i])
+			}
+			if !kept[i] && !reflect.DeepEqual(is, fresh.Endpoint([]byte(s.Name))) {
+				t.Errorf("%s: endpoint %s is not as a new one", what, s.Name)
+			}
+		}
+		if len(after.Endpoints()) != len(specs) {
+			t.Errorf("%s: %d endpoints, want %d", what, len(after.Endpoints()), len(specs))
+		}
+	}
+	moved := Aliases{"m": {"champion": "9", "old": "1"}}
+	other := spec(200)
+	f("nothing", []Spec{one, two}, champions, true, true)
+	f("a weight", []Spec{other, two}, champions, false, true)
+	f("an alias", []Spec{one, two}, moved, true, false)
+	f("one less", []Spec{two}, champions, true)
+	if w := before.Endpoint([]byte(one.Name)).Arms[1].Weight; w != 9000 {
+		t.Errorf("the weight that was moved is %d", w)
+	}
+	if _, err := Update(before, []Spec{one, one}, champions); err == nil {
+		t.Error("the same name twice is taken")
+	}
 }
