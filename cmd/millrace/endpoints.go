@@ -38,7 +38,7 @@ type endpoints struct {
 	wait   sync.WaitGroup
 
 	settings chan []config.Model // the latest that wait to be taken over
-	tables   chan table          // the latest that wait to be kept
+	tables   chan published      // the latest that wait to be kept
 	faults   string              // of the last table: what it names that cannot serve
 }
 
@@ -53,7 +53,7 @@ const (
 func openEndpoints(s *server) (*endpoints, error) {
 	e := &endpoints{cfg: &s.cfg, core: s.core, models: s.models, log: s.log,
 		stop: make(chan struct{}), settings: make(chan []config.Model, 1),
-		tables: make(chan table, 1)}
+		tables: make(chan published, 1)}
 	if err := s.core.SetCaches(cacheConfigs(s.cfg.Models)); err != nil {
 		return nil, err
 	}
@@ -86,12 +86,12 @@ func (e *endpoints) Publish(specs []route.Spec, aliases route.Aliases) error {
 	e.makeRoom(table)
 	e.reweigh(time.Now())
 	e.check()
-	latest(e.tables, table{specs, aliases})
+	latest(e.tables, published{specs, aliases})
 	return nil
 }
 
-// table is what was published.
-type table struct {
+// published is what was put in force.
+type published struct {
 	specs   []route.Spec
 	aliases route.Aliases
 }

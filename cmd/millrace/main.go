@@ -77,7 +77,7 @@ func newRoot() *cobra.Command {
 	})
 	root.AddCommand(newServe(), newInfer(), newModels(), newCheck(), newProfile(), newBench(),
 		newDoctor(), newVersion(), newTrial())
-	root.AddCommand(newApply(), newGet(), newDescribe(), newDiff(), newEdit(), newDelete(), newPush(),
-		newRollout(), newSync(), newBackup(), newRestore(), newAudit())
+	root.AddCommand(newApply(), newGet(), newDescribe(), newDiff(), newEdit(), newDelete(),
+		newPush(), newRollout(), newSync(), newBackup(), newRestore(), newAudit())
 	return root
 }

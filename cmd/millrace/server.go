@@ -173,6 +173,7 @@ func (s *server) equip(f *front) error {
 	case "admin":
 		h := &http.Server{Handler: adminHandler(s.core, s.api), ReadTimeout: time.Minute,
 			IdleTimeout: 5 * time.Minute}
+		h.RegisterOnShutdown(s.api.Close) // watches would hold it
 		f.shutdown = h.Shutdown
 		f.serve = func(ln net.Listener) error {
 			if err := h.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
