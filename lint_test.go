@@ -37,6 +37,7 @@ const (
 var mayImport = map[string][]string{
 	"cmd":            {""},
 	"control":        {"gateway/route", "registry", "drift", "runtime/model"},
+	"control/proof":  {"gateway/wire", "runtime/batch", "runtime/model", "runtime/tensor"},
 	"gateway":        {"runtime/batch", "runtime/model", "runtime/tensor"},
 	"gateway/wire":   {"runtime/tensor"},
 	"runtime":        {},

@@ -117,8 +117,15 @@ func (e *endpoints) keep() {
 		if err := route.Save(path, t.specs, t.aliases); err != nil {
 			e.log.Error("cannot keep the endpoints for a restart; they serve", "error", err)
 		}
+		select { // of many changes not each is worth it
+		case <-time.After(keepInterval):
+		case <-e.stop:
+		}
 	}
 }
+
+// keepInterval is the least time between two saves of the endpoints.
+const keepInterval = time.Second
 
 // check says what endpoints name that cannot serve, when that has changed.
 func (e *endpoints) check() {

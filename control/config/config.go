@@ -180,6 +180,22 @@ type Model struct {
 	// Names of versions, such as `champion: 3`. Endpoints and requests say `@champion`.
 	Aliases map[string]string `yaml:"aliases"`
 	Cache   *Cache            `yaml:"cache"`
+	Golden  *Golden           `yaml:"golden"`
+}
+
+// Golden is a set of inputs whose answers are known. A version from a source needs a score on it
+// before it may serve.
+type Golden struct {
+	// JSON or CSV, by the ending of its name. A relative path starts at the settings file.
+	File string `yaml:"file" check:"filled"`
+	// How answers are scored, by scikit-learn's names. Empty is accuracy.
+	Metric string `yaml:"metric" enum:",accuracy,balanced_accuracy,roc_auc,r2,mae,rmse"`
+	// The least score that will do; not for mae and rmse.
+	MinScore *float64 `yaml:"min_score" min:"-1e300" max:"1e300"`
+	// The largest error that will do, for mae and rmse.
+	MaxError *float64 `yaml:"max_error" min:"0" max:"1e300"`
+	// Time for all that a new version has to show. 0 is 1m.
+	Timeout time.Duration `yaml:"timeout" min:"0s" max:"1h"`
 }
 
 // Cache says how answers are kept for equal requests. Without it none are.

@@ -81,6 +81,11 @@ func (c *Config) resolve(dir string) {
 	abs(&c.Runtime.Library)
 	abs(&c.Repository.Trial.Cache)
 	abs(&c.Server.Data)
+	for i := range c.Models {
+		if g := c.Models[i].Golden; g != nil {
+			abs(&g.File)
+		}
+	}
 	for i := range c.Sources {
 		s := &c.Sources[i]
 		if s.Folder != nil {

@@ -92,6 +92,12 @@ func TestResourceFaults(t *testing.T) {
 	f(KindEndpoint, `{"canary": {"version": "2", "steps": [5]}}`, `endpoint x: canary: has keys of `+
 		`a rollout beside a fixed version; put watch: "@alias" in the place of version`)
 	f(KindModel, `{"source": "lab"}`, `model x: source: is "lab", which no source is called`)
+	f(KindModel, `{"golden": {"file": "a.csv"}}`,
+		`model x: golden.min_score: is missing; it says what score will do`)
+	f(KindModel, `{"golden": {"file": "a.csv", "metric": "mae", "max_error": 1, "min_score": 1}}`,
+		`model x: golden.min_score: does not go with the metric; max_error does`)
+	f(KindModel, `{"golden": {"file": "a.csv", "min_score": 0.9}}`,
+		`model x: golden: is for versions that come from a source; the model has none`)
 	f(KindSource, `{}`, `source x: has 0 of mlflow, folder, git, blob, oci, https and push, must have one`)
 	f(KindSource, `{"mlflow": {"uri": "ftp://x"}}`,
 		`source x: mlflow.uri: is "ftp://x", must be a URL that begins with one of ["http" "https"]`)

@@ -76,6 +76,9 @@ func (c *checker) model(m *Model, key string) {
 	if set > 1 {
 		c.fault(key+".version_policy", "has %d keys, must have one of latest, all, specific", set)
 	}
+	if m.Golden != nil {
+		c.golden(m, key)
+	}
 	b := &m.Batching
 	if b.MaxBatchSize == nil {
 		return
@@ -85,6 +88,23 @@ func (c *checker) model(m *Model, key string) {
 			c.fault(fmt.Sprintf("%s.batching.preferred_batch_size[%d]", key, i),
 				"is %d, must not be above max_batch_size (%d)", size, *b.MaxBatchSize)
 		}
+	}
+}
+
+// golden wants one bound, of the side that the metric has.
+func (c *checker) golden(m *Model, key string) {
+	g := m.Golden
+	wanted, other, set, not := "min_score", "max_error", g.MinScore, g.MaxError
+	if g.Metric == "mae" || g.Metric == "rmse" {
+		wanted, other, set, not = other, wanted, not, set
+	}
+	switch {
+	case set == nil:
+		c.fault(key+".golden."+wanted, "is missing; it says what score will do")
+	case not != nil:
+		c.fault(key+".golden."+other, "does not go with the metric; %s does", wanted)
+	case m.Source == "":
+		c.fault(key+".golden", "is for versions that come from a source; the model has none")
 	}
 }
 
