@@ -265,6 +265,9 @@ type note struct {
 	entry    string // what the source said of it then
 	failures int
 	until    time.Time // it is not fetched again before, unless the entry changes
+
+	refused  error     // why it may not serve, though it is loaded
+	askAgain time.Time // it is not asked to show that it may before
 }
 
 // waits says whether a version that has failed is not fetched yet.

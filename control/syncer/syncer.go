@@ -84,7 +84,11 @@ type Config struct {
 	Dir    string // folder of the models, the Syncer's own: Dir/NAME/VERSION/files
 	Store  *artifact.Store
 	Models Repository
-	Log    *slog.Logger
+	// Prove has a version that is loaded show, by the files in dir, that it may serve, and
+	// returns a line on what it has shown. A version with the same files is asked again only
+	// where it has failed, a minute later. Nil lets all versions serve.
+	Prove func(ctx context.Context, name, version, dir string) (shown string, err error)
+	Log   *slog.Logger
 }
 
 // Syncer brings versions from sources to READY.
@@ -138,6 +142,7 @@ func (s *Syncer) Sync(ctx context.Context, src source.Source, models []Model) ma
 	s.fetchAll(ctx, src, works)
 	fault := s.load(ctx, works)
 	index := s.index()
+	s.prove(ctx, works, index)
 	removed := false
 	for _, w := range works {
 		w.conclude(index, fault)
