@@ -72,6 +72,7 @@ var scenarios = []scenario{
 	{"many", manyModels},
 	{"reload", reloads},
 	{"endpoints", endpoints},
+	{"control", controlPlane},
 }
 
 // Names lists the scenarios.
