@@ -1,9 +1,11 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"time"
@@ -26,8 +28,15 @@ type pending struct {
 	index   int
 	Action
 	state rollout.State
-	at    string // the model's name at its source
-	to    source.Source
+	at    string        // the model's name at its source
+	to    source.Source // nil where there is none
+	fault error         // why the source cannot be told; nil
+}
+
+// retry is when an action that has failed is tried again.
+type retry struct {
+	pause time.Duration
+	at    time.Time
 }
 
 // act does what follows from verdicts, until the plane closes. What fails is tried again, and
@@ -35,33 +44,41 @@ type pending struct {
 func (p *Plane) act() {
 	ticker := time.NewTicker(firstPause)
 	defer ticker.Stop()
-	pauses := make(map[string]time.Duration)
-	next := make(map[string]time.Time)
+	retries := make(map[string]retry)
+	tidied := time.Now()
 	for {
 		select {
 		case <-p.ctx.Done():
 			return
 		case <-ticker.C:
 		}
-		for _, a := range p.pending() {
-			id := fmt.Sprintf("%s/%d", a.rollout, a.index)
-			if time.Now().Before(next[id]) {
-				continue
-			}
-			err := p.do(p.ctx, &a)
-			if err != nil {
-				pauses[id] = min(max(2*pauses[id], firstPause), lastPause)
-				next[id] = time.Now().Add(pauses[id])
-			} else {
-				delete(pauses, id)
-				delete(next, id)
-			}
-			if err := p.did(&a, err); err != nil {
-				p.log.Error("cannot keep that an action is done; it is done again", "rollout",
-					a.rollout, "action", a.Kind, "error", err)
-			}
+		retries = p.actAll(retries)
+		if time.Since(tidied) > tidyInterval || p.isUntidy() {
+			p.tidy()
+			tidied = time.Now()
 		}
 	}
+}
+
+// actAll does each action that waits and whose pause is over, and returns when to try those again
+// that have failed.
+func (p *Plane) actAll(retries map[string]retry) map[string]retry {
+	next := make(map[string]retry)
+	for _, a := range p.pending() {
+		id := fmt.Sprintf("%s/%d", a.rollout, a.index)
+		last := retries[id]
+		if next[id] = last; time.Now().Before(last.at) {
+			continue
+		}
+		p.step("act")
+		err := p.do(p.ctx, &a)
+		p.step("acted")
+		if err = errors.Join(err, p.did(&a, err)); err != nil {
+			pause := min(max(2*last.pause, firstPause), lastPause)
+			next[id] = retry{pause, time.Now().Add(pause)}
+		}
+	}
+	return next
 }
 
 // pending lists the actions that are not done.
@@ -75,13 +92,13 @@ func (p *Plane) pending() []pending {
 				continue
 			}
 			one := pending{rollout: r.Name, index: i, Action: a, state: r.status.State}
-			if m := p.view.models[one.state.Model]; m != nil {
-				one.at = m.spec.Registered
-				if one.at == "" {
-					one.at = m.Name
-				}
-				if f := p.followers[m.spec.Source]; f != nil {
+			m := p.view.models[one.state.Model]
+			if m != nil && m.spec.Source != "" {
+				one.at = registered(&m.spec)
+				if f := p.followerOf(m.Name); f != nil && f.origin != nil {
 					one.to = f.origin
+				} else {
+					one.fault = fmt.Errorf("source %q is not open", m.spec.Source)
 				}
 			}
 			list = append(list, one)
@@ -90,12 +107,42 @@ func (p *Plane) pending() []pending {
 	return list
 }
 
+// superseded returns the records of other rollouts of a model whose alias is not to move any more,
+// since one of the actions moves it later.
+func (v *view) superseded(
+	by, name string, actions []Action, now time.Time,
+) []store.Resource {
+	var changed []store.Resource
+	for _, r := range sorted(v.rollouts) {
+		if r.Name == by || r.status.State.Model != name {
+			continue
+		}
+		status := r.status
+		for i, a := range status.Actions {
+			if a.Done.IsZero() && slices.ContainsFunc(actions, func(b Action) bool {
+				return b.Kind == ActionAlias && a.Kind == ActionAlias && b.Alias == a.Alias
+			}) {
+				status.Actions = slices.Clone(status.Actions)
+				status.Actions[i].Done, status.Actions[i].Error = now, supersededBy(by)
+				changed = append(changed, r.with(status))
+				break
+			}
+		}
+	}
+	return changed
+}
+
+func supersededBy(what string) string { return "not done: " + what + " has moved the alias since" }
+
 // do carries an action out. Where there is nobody to tell, there is nothing to do.
 func (p *Plane) do(ctx context.Context, a *pending) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if a.Kind == ActionExperiment {
-		return p.record(&a.state)
+		return p.record(a.rollout)
+	}
+	if a.fault != nil {
+		return a.fault
 	}
 	to, ok := a.to.(source.Marker)
 	if !ok {
@@ -145,36 +192,46 @@ func (p *Plane) did(a *pending, fault error) error {
 		to.Done, to.Error = time.Now(), ""
 	}
 	err := p.commit(p.ctx, store.Txn{By: author, Put: []store.Resource{r.with(status)}})
-	if m := p.view.models[a.state.Model]; err == nil && fault == nil && m != nil {
-		if f := p.followers[m.spec.Source]; f != nil {
-			f.look() // an alias has moved
-		}
+	p.complain("cannot keep that an action is done; it is done again", err, "rollout", a.rollout,
+		"action", a.Kind)
+	if f := p.followerOf(a.state.Model); err == nil && fault == nil && f != nil {
+		f.look() // an alias has moved
 	}
 	return err
 }
 
 // record gives a rollout to the outbox of experiments.
-func (p *Plane) record(s *rollout.State) error {
+func (p *Plane) record(id string) error {
 	p.mu.Lock()
-	box, err := p.openOutbox(s.Model)
+	r := p.view.rollouts[id]
+	if r == nil {
+		p.mu.Unlock()
+		return nil // its endpoint has just left
+	}
+	s := &r.status.State
+	name, under := localOutbox, "millrace"
+	if f := p.followerOf(s.Model); f != nil && f.spec.MLflow != nil {
+		name, under = outboxOf(f.name), cmp.Or(f.spec.MLflow.Experiment, under)
+	}
+	source := p.view.version(s.Model, s.Canary.Version).RunID
+	box, err := p.openOutbox(name)
 	p.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	return box.Add(experimentOf(s, p.experimentName(s.Model)))
+	run := experimentOf(&r.status, source)
+	run.Experiment = under
+	return box.Add(run)
 }
 
-// openOutbox returns the outbox that the rollouts of a model go to: that of its registry of
-// MLflow, or one that nobody reads but the API. Callers hold mu.
-func (p *Plane) openOutbox(model string) (*experiment.Outbox, error) {
-	name, client := "local", (*source.MLflow)(nil)
-	if m := p.view.models[model]; m != nil {
-		if f := p.followers[m.spec.Source]; f != nil {
-			if k, ok := f.origin.(*source.MLflow); ok {
-				name, client = "source-"+f.name, k
-			}
-		}
-	}
+// localOutbox has the rollouts of models without a registry of MLflow. Nothing sends them.
+const localOutbox = "local"
+
+// outboxOf names the outbox of a source, whose records go to its registry of MLflow.
+func outboxOf(name string) string { return "source-" + name }
+
+// openOutbox returns an outbox. Callers hold mu.
+func (p *Plane) openOutbox(name string) (*experiment.Outbox, error) {
 	if box := p.outboxes[name]; box != nil {
 		return box, nil
 	}
@@ -185,21 +242,37 @@ func (p *Plane) openOutbox(model string) (*experiment.Outbox, error) {
 		return nil, err
 	}
 	p.outboxes[name] = box
-	if client != nil {
-		p.wait.Go(func() { box.Run(p.ctx, client.Client()) })
-	}
 	return box, nil
 }
 
-// experimentName is the experiment of MLflow that the rollouts of a model are logged under.
-func (p *Plane) experimentName(model string) string {
+// tidyInterval is how often files of old versions are looked for.
+const tidyInterval = time.Hour
+
+func (p *Plane) isUntidy() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if m := p.view.models[model]; m != nil {
-		s := p.view.sources[m.spec.Source]
-		if s != nil && s.spec.MLflow != nil && s.spec.MLflow.Experiment != "" {
-			return s.spec.MLflow.Experiment
+	return p.untidy
+}
+
+// tidy removes the models that have left, once no source is asked for any, and files that nobody
+// needs any more. Models that endpoints name stay.
+func (p *Plane) tidy() {
+	if !p.syncs.TryLock() {
+		return // at the next tick
+	}
+	defer p.syncs.Unlock()
+	p.mu.Lock()
+	p.untidy = false
+	names := slices.Collect(maps.Keys(p.view.wanted(time.Now())))
+	for name, m := range p.view.models {
+		if m.spec.Source != "" {
+			names = append(names, name)
 		}
 	}
-	return "millrace"
+	p.mu.Unlock()
+	err := p.syncer.Retain(p.ctx, names)
+	_, fault := p.artifacts.Collect(p.ctx, time.Now())
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.complain("files that nobody needs any more cannot be removed yet", errors.Join(err, fault))
 }

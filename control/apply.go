@@ -6,7 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
+	"time"
 
 	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/control/store"
@@ -60,30 +60,55 @@ func (p *Plane) Apply(ctx context.Context, c Change) ([]Effect, error) {
 
 // apply is Apply for an owner. Callers hold mu.
 func (p *Plane) apply(ctx context.Context, c Change, owner string) ([]Effect, error) {
-	next, err := p.view.with(c)
+	put, err := p.view.with(c)
 	if err != nil {
 		return nil, err
 	}
-	var txn store.Txn
-	var effects []Effect
-	for _, r := range next.Resources() {
+	txn := store.Txn{By: c.By}
+	effects, err := p.effects(c, put, owner, &txn)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.compare(c.Revisions, &txn); err != nil || c.DryRun {
+		return effects, err
+	}
+	if len(txn.Put)+len(txn.Delete) == 0 {
+		return effects, nil
+	}
+	if err := p.commit(ctx, txn); err != nil {
+		return nil, err
+	}
+	for i := range effects {
+		r, _ := p.view.resource(effects[i].Key)
+		effects[i].Revision = r.Revision
+	}
+	p.untidy = p.untidy || len(txn.Delete) > 0
+	p.changed()
+	p.fetch(txn.Put)
+	return effects, nil
+}
+
+// effects says what a change does, and adds it to a transaction. put is what the change puts, as
+// it is kept.
+func (p *Plane) effects(
+	c Change, put []config.Resource, owner string, txn *store.Txn,
+) ([]Effect, error) {
+	effects := make([]Effect, 0, len(put)+len(c.Delete))
+	owned := func(r *store.Resource) bool {
+		return r.Owner == OwnerFile && owner == OwnerAPI && !c.TakeOver
+	}
+	for _, r := range put {
 		key := store.Key{Kind: r.Kind, Name: r.Name}
-		if !slices.ContainsFunc(c.Put, func(k config.Resource) bool {
-			return k.Kind == r.Kind && k.Name == r.Name
-		}) {
-			continue
-		}
 		old, there := p.view.resource(key)
-		if there && old.Owner == OwnerFile && owner == OwnerAPI && !c.TakeOver {
+		e := Effect{Key: key, Action: "created", Old: old.Spec, New: r.Spec, Revision: old.Revision}
+		switch {
+		case owned(&old):
 			return nil, fmt.Errorf("%w: %s; change it in %s, or take it over (--take-over)",
 				ErrOwned, key, p.cfg.File)
-		}
-		e := Effect{Key: key, Action: "created", New: r.Spec, Revision: old.Revision}
-		switch {
 		case there && old.Owner == owner && bytes.Equal(old.Spec, r.Spec):
-			e.Action, e.Old = "unchanged", old.Spec
+			e.Action = "unchanged"
 		case there:
-			e.Action, e.Old = "changed", old.Spec
+			e.Action = "changed"
 		}
 		effects = append(effects, e)
 		if e.Action != "unchanged" {
@@ -93,31 +118,38 @@ func (p *Plane) apply(ctx context.Context, c Change, owner string) ([]Effect, er
 	}
 	for _, key := range c.Delete {
 		old, _ := p.view.resource(key)
-		if old.Owner == OwnerFile && owner == OwnerAPI && !c.TakeOver {
+		if owned(&old) {
 			return nil, fmt.Errorf("%w: %s; take it out of %s", ErrOwned, key, p.cfg.File)
 		}
 		effects = append(effects, Effect{Key: key, Action: "deleted", Old: old.Spec})
 		txn.Delete = append(txn.Delete, key)
-	}
-	if err := p.compare(c.Revisions, &txn); err != nil || c.DryRun {
-		return effects, err
-	}
-	if len(txn.Put)+len(txn.Delete) == 0 {
-		return effects, nil
-	}
-	txn.By = c.By
-	if err := p.commit(ctx, txn); err != nil {
-		return nil, err
-	}
-	for i := range effects {
-		r, _ := p.view.resource(effects[i].Key)
-		effects[i].Revision = r.Revision
-	}
-	p.changed()
-	for _, f := range p.followers {
-		f.look()
+		if key.Kind == config.KindEndpoint { // one that is made later begins anew
+			txn.Delete = append(txn.Delete, p.view.rolloutsOf(key.Name)...)
+		}
 	}
 	return effects, nil
+}
+
+// fetch has those sources looked at that have to bring something for resources that were put.
+func (p *Plane) fetch(put []store.Resource) {
+	look := func(model string) {
+		if f := p.followerOf(model); f != nil {
+			f.look()
+		}
+	}
+	for i := range put {
+		switch name := put[i].Name; put[i].Kind {
+		case config.KindModel:
+			look(name)
+			p.untidy = true // it may have a source no more
+		case config.KindEndpoint:
+			p.view.needs(p.view.endpoints[name], time.Now(), func(model, version string) {
+				if p.view.version(model, version).Name == "" {
+					look(model)
+				}
+			})
+		}
+	}
 }
 
 // compare adds the conditions to a transaction, and holds them against what is there, so that a
@@ -135,20 +167,34 @@ func (p *Plane) compare(revisions map[store.Key]uint64, txn *store.Txn) error {
 
 // commit makes a transaction durable and takes it over into the view. Callers hold mu.
 func (p *Plane) commit(ctx context.Context, t store.Txn) error {
-	if _, err := p.store.Txn(ctx, t); err != nil {
+	p.step("commit")
+	_, err := p.store.Txn(ctx, t)
+	p.step("committed")
+	if err != nil {
 		return err
 	}
 	for i := range t.Put {
-		r, err := p.store.Get(ctx, t.Put[i].Key)
+		key := t.Put[i].Key
+		old, _ := p.view.resource(key)
+		r, err := p.store.Get(ctx, key)
+		if key.Kind == config.KindModel && !bytes.Equal(old.Spec, r.Spec) {
+			p.configured = false
+		}
 		if err == nil {
 			err = p.view.put(r)
 		}
 		if err != nil {
-			return fmt.Errorf("cannot read %s back: %w", t.Put[i].Key, err)
+			return fmt.Errorf("cannot read %s back: %w", key, err)
 		}
 	}
 	for _, key := range t.Delete {
 		p.view.remove(key)
+		switch key.Kind {
+		case KindRollout:
+			delete(p.runs, key.Name)
+		case config.KindModel:
+			p.configured = false
+		}
 	}
 	return nil
 }
@@ -162,7 +208,7 @@ func (p *Plane) applyFile(ctx context.Context, file *config.Config) error {
 		key := store.Key{Kind: r.Kind, Name: r.Name}
 		there[key] = true
 		if old, ok := p.view.resource(key); ok && old.Owner == OwnerAPI {
-			p.log.Warn("the settings file has a resource that was taken over; what is in force stays",
+			p.log.Warn("the settings file has a resource that was taken over; that stays in force",
 				"kind", key.Kind, "name", key.Name)
 			continue
 		}

@@ -47,7 +47,7 @@ func (p *Plane) queries(
 		return answers
 	}
 	a.under, a.next = true, now.Add(askInterval)
-	p.wait.Go(func() {
+	p.spawn(func() {
 		fresh := make(map[string]rollout.Query)
 		for _, g := range asked {
 			value, err := askPrometheus(p.ctx, g.Server, g.Query)
@@ -94,7 +94,7 @@ func askPrometheus(ctx context.Context, server, query string) (float64, error) {
 		var fault *fetch.Error
 		var said struct{ Error string }
 		if errors.As(err, &fault) && json.Unmarshal(fault.Body, &said) == nil && said.Error != "" {
-			return 0, errors.New("Prometheus says: " + said.Error) //lint:ignore ST1005 a name
+			return 0, errors.New("the query is refused: " + said.Error)
 		}
 		return 0, err
 	}

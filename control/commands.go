@@ -1,20 +1,20 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
-	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/control/rollout"
 	"github.com/millrace-ml/millrace/control/store"
 )
 
 // Commands beside those of rollout.Command.
 const (
-	CommandStart = "start" // try the watched version, also if it was refused or it is a freeze
+	CommandStart = "start" // try the watched version, also if it was refused
 	CommandUndo  = "undo"  // take the last promotion back
 )
 
@@ -22,7 +22,7 @@ const (
 var ErrNotNow = errors.New("control: not possible now")
 
 // Command does what a person says to an endpoint's rollout, and returns a sentence that says
-// where that leaves it. What it has done is in force when it returns.
+// where that leaves it. What was decided is stored then, and in force.
 func (p *Plane) Command(
 	ctx context.Context, endpoint, command string, by store.Author,
 ) (string, error) {
@@ -53,12 +53,13 @@ func (p *Plane) Command(
 	if err != nil {
 		return "", err
 	}
+	p.changed()
 	return p.sentence(p.view.endpoints[endpoint]), nil
 }
 
 // command gives a command to a rollout under way.
 func (p *Plane) command(
-	e *item[config.Endpoint, EndpointStatus], r *run, c rollout.Command, by store.Author,
+	e *endpoint, r *run, c rollout.Command, by store.Author,
 ) error {
 	next, err := r.state.Command(c, by.Who, time.Now())
 	if err != nil {
@@ -68,7 +69,7 @@ func (p *Plane) command(
 }
 
 // startAgain begins a rollout of the watched version.
-func (p *Plane) startAgain(e *item[config.Endpoint, EndpointStatus]) error {
+func (p *Plane) startAgain(e *endpoint) error {
 	switch {
 	case e.status.Rollout != "":
 		return fmt.Errorf("%w: rollout %s is under way", ErrNotNow, e.status.Rollout)
@@ -87,7 +88,7 @@ func (p *Plane) startAgain(e *item[config.Endpoint, EndpointStatus]) error {
 }
 
 // undo makes the former stable version the stable one again.
-func (p *Plane) undo(e *item[config.Endpoint, EndpointStatus], by store.Author) error {
+func (p *Plane) undo(e *endpoint, by store.Author) error {
 	now := time.Now()
 	f := e.status.Former
 	switch {
@@ -98,31 +99,38 @@ func (p *Plane) undo(e *item[config.Endpoint, EndpointStatus], by store.Author) 
 	case now.After(f.Until):
 		return fmt.Errorf("%w: version %s was kept until %s (canary.keep_warm)", ErrNotNow,
 			f.Version, f.Until.Format(time.RFC3339))
+	case f.Model != modelOf(&e.spec) || f.Successor != p.view.stable(e):
+		return fmt.Errorf("%w: version %s of %s was promoted, and that is not what serves now; "+
+			"change the endpoint", ErrNotNow, f.Successor, f.Model)
 	}
-	promoted := p.view.stable(e)
+	former, err := p.models.Acquire([]byte(f.Model), []byte(f.Version))
+	if err != nil {
+		return fmt.Errorf("%w: version %s cannot serve: %w", ErrNotNow, f.Version, err)
+	}
+	former.Release()
 	status := e.status
 	status.Former = nil
-	status.Promoted = &Promoted{Version: f.Version,
-		Over: p.view.resolve(&e.spec, e.spec.Stable)}
-	status.refuse(Refused{promoted, p.ref(modelOf(&e.spec), promoted).Digest, "undo"})
+	// Also while the alias does not name the successor, which it may be about to.
+	status.Promoted = &Promoted{Model: f.Model, Version: f.Version, Over: f.Successor}
+	status.refuse(Refused{f.Successor, p.ref(f.Model, f.Successor).Digest, "undo"})
 	status.event(now, true, fmt.Sprintf("%s took the promotion of version %s back: version %s "+
-		"is stable again", by.Who, promoted, f.Version))
+		"is stable again", cmp.Or(by.Who, "somebody"), f.Successor, f.Version))
 	txn := store.Txn{By: by, Put: []store.Resource{e.with(status)}}
-	if record := p.view.promotion(e.Name, promoted); record != nil {
-		txn.Put = append(txn.Put, record.with(undone(record.status, f.Version)))
+	if record := p.view.promotion(e.Name, f.Successor); record != nil {
+		txn.Put = append(txn.Put, p.view.undone(record, f.Version, now)...)
 	}
 	if err := p.commit(p.ctx, txn); err != nil {
 		return err
 	}
-	p.log.Warn("promotion taken back", "endpoint", e.Name, "from", promoted, "to", f.Version,
+	p.log.Warn("promotion taken back", "endpoint", e.Name, "from", f.Successor, "to", f.Version,
 		"by", by.Who)
-	p.changed()
+	p.behind = true
 	return nil
 }
 
 // promotion returns the record of the rollout that has made a version stable.
-func (v *view) promotion(endpoint, version string) *item[struct{}, RolloutStatus] {
-	var last *item[struct{}, RolloutStatus]
+func (v *view) promotion(endpoint, version string) *record {
+	var last *record
 	for _, r := range v.rollouts {
 		s := &r.status.State
 		if s.Endpoint == endpoint && s.Canary.Version == version &&
@@ -134,24 +142,25 @@ func (v *view) promotion(endpoint, version string) *item[struct{}, RolloutStatus
 	return last
 }
 
-// undone adds the actions that take back those of a promotion.
-func undone(s RolloutStatus, version string) RolloutStatus {
-	s.Actions = slices.Clone(s.Actions)
-	for i := range s.Actions {
-		if a := &s.Actions[i]; a.Kind == ActionAlias {
-			s.Actions = append(s.Actions, Action{Kind: ActionAlias, Alias: a.Alias,
-				Version: version})
-			if a.Done.IsZero() {
-				s.Actions = slices.Delete(s.Actions, i, i+1)
-			}
-			break
-		}
+// undone returns the records after a promotion was taken back: its alias moves back, whether it
+// has moved already or not, since that may just be under way.
+func (v *view) undone(r *record, version string, now time.Time) []store.Resource {
+	i := slices.IndexFunc(r.status.Actions, func(a Action) bool { return a.Kind == ActionAlias })
+	if i < 0 {
+		return nil
 	}
-	return s
+	back := Action{Kind: ActionAlias, Alias: r.status.Actions[i].Alias, Version: version}
+	status := r.status
+	status.Actions = append(slices.Clone(status.Actions), back)
+	if a := &status.Actions[i]; a.Done.IsZero() {
+		a.Done, a.Error = now, supersededBy("undo")
+	}
+	actions := []Action{back}
+	return append(v.superseded(r.Name, status.State.Model, actions, now), r.with(status))
 }
 
 // sentence says where an endpoint stands.
-func (p *Plane) sentence(e *item[config.Endpoint, EndpointStatus]) string {
+func (p *Plane) sentence(e *endpoint) string {
 	if r := p.runs[e.status.Rollout]; r != nil {
 		return r.state.Sentence()
 	}

@@ -17,13 +17,14 @@ import (
 // until all have agreed, the rollout is held where it is.
 type gates struct {
 	mu    sync.Mutex
-	asked map[string]*asked // by what is asked for and who is asked
+	asked map[string]asked // by what is asked for and who is asked. Guarded by mu.
 }
 
 // asked is a question to a hook.
 type asked struct {
-	answer  notify.Answer
-	over    bool // there is an answer
+	answer  notify.Answer // the last, once it is over
+	over    bool
+	under   bool // it is asked now
 	attempt int
 	again   time.Time // when one that does not allow is asked again
 }
@@ -54,7 +55,7 @@ func moment(before, next *rollout.State) string {
 
 // held asks the hooks whether a rollout may go on to next, and says what holds it.
 func (p *Plane) held(
-	e *item[config.Endpoint, EndpointStatus], r *run, next *rollout.State, now time.Time,
+	e *endpoint, r *run, next *rollout.State, now time.Time,
 ) string {
 	at := moment(&r.state, next)
 	if at == "" || e.spec.Canary == nil {
@@ -66,47 +67,49 @@ func (p *Plane) held(
 			continue
 		}
 		id := fmt.Sprintf("%s/%s-%d/%d", r.state.ID, at, next.Step+1, i)
-		answer, over := r.gates.ask(id, now, func(attempt int) notify.Answer {
-			return p.askHook(h, fmt.Sprintf("%s/%d", id, attempt), at, next)
-		})
+		a, due := r.gates.next(id, now)
+		if due {
+			question := p.event(fmt.Sprintf("%s/%d", id, a.attempt), moments[at], next)
+			p.spawn(func() { r.gates.answered(id, p.askHook(h, question)) })
+		}
 		switch {
-		case !over:
+		case !a.over:
 			return "the hook " + h.URL + " is asked"
-		case !answer.Allowed:
-			return "the hook " + h.URL + " does not agree: " + answer.Reason
+		case !a.answer.Allowed:
+			return "the hook " + h.URL + " does not agree: " + a.answer.Reason
 		}
 	}
 	return ""
 }
 
-// ask returns the answer to a question, or starts to ask it.
-func (g *gates) ask(
-	id string, now time.Time, f func(attempt int) notify.Answer,
-) (notify.Answer, bool) {
+// next returns what is known of a question, and whether it is to be asked now. The old answer
+// holds until there is another.
+func (g *gates) next(id string, now time.Time) (asked, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.asked == nil {
-		g.asked = make(map[string]*asked)
-	}
 	a := g.asked[id]
-	if a == nil {
-		a = new(asked)
-		g.asked[id] = a
-	} else if !a.over || a.answer.Allowed || now.Before(a.again) {
-		return a.answer, a.over
+	if a.under || a.over && (a.answer.Allowed || now.Before(a.again)) {
+		return a, false
 	}
-	a.over, a.attempt = false, a.attempt+1
-	attempt := a.attempt
-	go func() { // ends by itself: a hook has a timeout
-		answer := f(attempt)
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		a.answer, a.over, a.again = answer, true, time.Now().Add(askAgain)
-	}()
-	return a.answer, false
+	a.under, a.attempt, a.again = true, a.attempt+1, now.Add(askAgain)
+	if g.asked == nil {
+		g.asked = make(map[string]asked)
+	}
+	g.asked[id] = a
+	return a, true
 }
 
-func (p *Plane) askHook(h *config.Hook, id, at string, s *rollout.State) notify.Answer {
+// answered takes the answer to a question.
+func (g *gates) answered(id string, answer notify.Answer) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	a := g.asked[id]
+	a.answer, a.over, a.under = answer, true, false
+	g.asked[id] = a
+}
+
+// askHook asks a hook, which has a timeout.
+func (p *Plane) askHook(h *config.Hook, question notify.Event) notify.Answer {
 	r := notify.DefaultReceiver()
 	r.Name, r.Secret, r.Fetch.Origin = h.URL, os.Getenv(h.SecretEnv), h.URL
 	r.Fetch.Allow = hostOf(h.URL)
@@ -118,7 +121,7 @@ func (p *Plane) askHook(h *config.Hook, id, at string, s *rollout.State) notify.
 		return notify.Answer{Reason: err.Error()}
 	}
 	defer gate.Close()
-	return gate.Ask(p.ctx, p.event(id, moments[at], s))
+	return gate.Ask(p.ctx, question)
 }
 
 // event is what is told of a rollout.
@@ -131,7 +134,7 @@ func (p *Plane) event(id, kind string, s *rollout.State) notify.Event {
 }
 
 // tell lets those know of a rollout's step who want to: hooks of its end, and chats.
-func (p *Plane) tell(e *item[config.Endpoint, EndpointStatus], s *rollout.State) {
+func (p *Plane) tell(e *endpoint, s *rollout.State) {
 	c := e.spec.Canary
 	if c == nil {
 		return
@@ -141,8 +144,13 @@ func (p *Plane) tell(e *item[config.Endpoint, EndpointStatus], s *rollout.State)
 		for i := range c.Hooks {
 			h := c.Hooks[i]
 			if len(h.On) == 0 || slices.Contains(h.On, "end") {
-				state := *s
-				p.wait.Go(func() { p.askHook(&h, id, "end", &state) })
+				told := p.event(id, moments["end"], s)
+				p.spawn(func() {
+					if a := p.askHook(&h, told); !a.Allowed {
+						p.log.Warn("a hook was not told of the end of a rollout", "rollout",
+							told.Data.Rollout, "hook", h.URL, "reason", a.Reason)
+					}
+				})
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/millrace-ml/millrace/control/store"
@@ -74,7 +75,11 @@ func (b *inbox) Pull(_ context.Context, model, version string) (string, error) {
 			return it.status.Versions[i].Digest, nil
 		}
 	}
-	return "", fmt.Errorf("%w: version %q of model %q was not pushed", source.ErrGone, version, model)
+	return "", notPushed(model, version)
+}
+
+func notPushed(model, version string) error {
+	return fmt.Errorf("%w: version %q of model %q was not pushed", source.ErrGone, version, model)
 }
 
 // Close has nothing to close.
@@ -105,7 +110,7 @@ func (b *inbox) change(
 	defer p.mu.Unlock()
 	it := p.view.pushed[model]
 	if it == nil || it.status.find(version) < 0 {
-		return fmt.Errorf("%w: version %q of model %q was not pushed", source.ErrGone, version, model)
+		return notPushed(model, version)
 	}
 	next := it.status.clone()
 	f(&next, &next.Versions[next.find(version)])
@@ -146,10 +151,7 @@ func (p *Plane) Push(ctx context.Context, up Push) (version string, err error) {
 	var name string
 	if m := p.view.models[up.Model]; err == nil && m != nil {
 		if s := p.view.sources[m.spec.Source]; s != nil && s.spec.Push {
-			name = m.spec.Registered
-			if name == "" {
-				name = m.Name
-			}
+			name = registered(&m.spec)
 		}
 	}
 	artifacts := p.artifacts
@@ -221,7 +223,8 @@ func (p *Plane) keepPushed(ctx context.Context, name, digest string, up Push) (s
 	}
 	for _, v := range dropped {
 		if err := p.artifacts.Unpin(v.Digest, pin(name, v.Name)); err != nil {
-			p.log.Warn("files of an old version stay", "model", name, "version", v.Name, "error", err)
+			p.log.Warn("files of an old version stay", "model", name, "version", v.Name,
+				"error", err)
 		}
 	}
 	for _, f := range p.followers {
@@ -232,8 +235,29 @@ func (p *Plane) keepPushed(ctx context.Context, name, digest string, up Push) (s
 	return version, nil
 }
 
+// freePushed lets go of files whose push a killed process did not come to record. Callers hold mu.
+func (p *Plane) freePushed() error {
+	recorded := make(map[string]bool)
+	for name, it := range p.view.pushed {
+		for _, v := range it.status.Versions {
+			recorded[v.Digest+pin(name, v.Name)] = true
+		}
+	}
+	var faults []error
+	for _, v := range p.artifacts.List() {
+		for _, who := range v.Pins {
+			if strings.HasPrefix(who, pinPrefix) && !recorded[v.Digest+who] {
+				faults = append(faults, p.artifacts.Unpin(v.Digest, who))
+			}
+		}
+	}
+	return errors.Join(faults...)
+}
+
 // pin names who needs the files of a pushed version.
-func pin(name, version string) string { return "pushed/" + name + "/" + version }
+func pin(name, version string) string { return pinPrefix + name + "/" + version }
+
+const pinPrefix = "pushed/"
 
 // shrink takes out the oldest versions that no alias names while there are too many.
 func (s *pushed) shrink() (dropped []pushedVersion) {

@@ -12,19 +12,22 @@
 //     stands still.
 //
 // All methods may be called concurrently. One lock guards the decoded resources; it is held
-// while a change is written, and never while a source or a hook is asked.
+// while a change is written and put in force, and never while a source, a hook or a registry is
+// asked.
 package control
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
-	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -66,6 +69,9 @@ type Observed struct {
 	Counts  trial.Counts
 	Rewards []trial.Reward
 	Shadow  rollout.ShadowCounts
+	// Examples returns copies that were answered otherwise, the worst first, as a list in JSON
+	// of some kilobytes. It is nil where there are no copies, and good until the next Publish.
+	Examples func() json.RawMessage
 }
 
 // Config says where a Plane keeps what it knows.
@@ -73,6 +79,9 @@ type Config struct {
 	Data string // folder
 	File string // the settings file, for people
 	Log  *slog.Logger
+
+	manual bool              // a test looks and acts in the place of the loops
+	step   func(what string) // a test wants to know what is about to be done, or just was
 }
 
 // Plane is the control plane. Close it after use.
@@ -84,24 +93,30 @@ type Plane struct {
 
 	mu         sync.Mutex
 	file       *config.Config  // Guarded by mu, as all below.
-	store      *store.Bolt     // nil until there is something to keep
+	store      *store.Bolt     // nil until there is something to keep, or somebody looks for it
 	artifacts  *artifact.Store // nil as long as store is
 	down       error           // why nothing runs; nil
 	syncer     *syncer.Syncer
 	view       view
 	published  published
-	configured []config.Model
+	configured bool                          // the gateway has the settings of models as they are
+	behind     bool                          // what is published is not what follows from view
+	untidy     bool                          // models may have left that are still here
+	faults     map[string]time.Time          // when it was last said that something cannot be done
 	runs       map[string]*run               // of rollouts under way, by name
 	followers  map[string]*follow            // of sources, by name
+	ended      map[string]<-chan struct{}    // closed when the last follower has ended, by source
+	syncing    map[string]bool               // models that a source is asked for
 	notices    map[string]*notify.Notice     // by address
 	outboxes   map[string]*experiment.Outbox // by folder
 
+	syncs  sync.RWMutex    // read while models are synced, and held alone while some are removed
 	ctx    context.Context // of all that runs in the background
 	cancel context.CancelFunc
 	wait   sync.WaitGroup
 }
 
-// published is what the gateway was given last.
+// published is what the gateway was given last, nothing at first.
 type published struct {
 	specs   []route.Spec
 	aliases route.Aliases
@@ -109,31 +124,44 @@ type published struct {
 
 // Open starts the control plane of a server with the settings of its file, which may be nil when
 // they have faults: then what was in force last is. A server without sources and endpoints
-// keeps nothing on disk until something is applied.
+// keeps nothing on disk until something is applied or the store is asked for.
 func Open(cfg Config, gw Gateway, models *model.Repository, file *config.Config) (*Plane, error) {
 	p := &Plane{cfg: cfg, log: cfg.Log, gateway: gw, models: models, view: newView(), file: file,
-		runs: make(map[string]*run), followers: make(map[string]*follow),
-		notices:  make(map[string]*notify.Notice),
+		faults: make(map[string]time.Time), runs: make(map[string]*run),
+		followers: make(map[string]*follow), ended: make(map[string]<-chan struct{}),
+		syncing: make(map[string]bool), notices: make(map[string]*notify.Notice),
 		outboxes: make(map[string]*experiment.Outbox)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, err := os.Stat(filepath.Join(cfg.Data, storeFile))
-	there := !errors.Is(err, fs.ErrNotExist)
-	if !there && file != nil && len(file.Sources)+len(file.Endpoints) == 0 {
-		for _, r := range file.Resources() {
-			if err := p.view.put(store.Resource{Key: store.Key{Kind: r.Kind, Name: r.Name},
-				Spec: r.Spec, Owner: OwnerFile}); err != nil {
-				return nil, err
-			}
-		}
-		return p, p.publish()
-	}
-	if err := p.ensure(p.ctx); err != nil {
+	if err := p.start(p.ctx); err != nil {
 		p.cancel()
 		return nil, err
 	}
 	return p, nil
+}
+
+// start puts the settings file in force, without a store where there is none and nothing to keep.
+// Callers hold mu.
+func (p *Plane) start(ctx context.Context) error {
+	_, err := os.Stat(filepath.Join(p.cfg.Data, storeFile))
+	switch {
+	case !errors.Is(err, fs.ErrNotExist) || p.down != nil:
+		return p.ensure(ctx)
+	case p.file == nil:
+		return fmt.Errorf("%w: there are no settings without faults, and none were in force before",
+			ErrDown)
+	case len(p.file.Sources)+len(p.file.Endpoints) > 0:
+		return p.ensure(ctx)
+	}
+	p.view, p.configured = newView(), false
+	for _, r := range p.file.Resources() {
+		if err := p.view.put(store.Resource{Key: store.Key{Kind: r.Kind, Name: r.Name},
+			Spec: r.Spec, Owner: OwnerFile}); err != nil {
+			return err
+		}
+	}
+	return p.publish()
 }
 
 // Down returns a control plane that does not run, and says why to everybody.
@@ -146,35 +174,66 @@ func Down(cfg Config, why error) *Plane {
 // ensure opens the store where it is not open yet, and puts the file's resources into it.
 // Callers hold mu.
 func (p *Plane) ensure(ctx context.Context) error {
-	if p.down != nil {
+	switch {
+	case p.down != nil:
 		return fmt.Errorf("%w: %w", ErrDown, p.down)
-	}
-	if p.store != nil {
+	case p.ctx.Err() != nil:
+		return fmt.Errorf("%w: the server ends", ErrDown)
+	case p.store != nil:
 		return nil
 	}
-	if err := p.open(); err != nil {
+	err := p.open()
+	if err == nil {
+		err = p.load(ctx)
+	}
+	if err != nil {
 		p.closeStores()
 		return fmt.Errorf("%w: %w", ErrDown, err)
 	}
-	p.view = newView()
+	p.complain("files that were pushed in part stay", p.freePushed())
+	p.untidy = true
+	p.follow()
+	if !p.cfg.manual {
+		p.spawn(p.watch)
+		p.spawn(p.act)
+	}
+	return nil
+}
+
+// load reads the store, takes over the settings file, and puts in force what follows. Where the
+// file does not go with what others have applied since, that alone is in force.
+func (p *Plane) load(ctx context.Context) error {
+	p.view, p.configured = newView(), false
 	list, _, err := p.store.List(ctx, "")
 	for i := 0; err == nil && i < len(list); i++ {
 		err = p.view.put(list[i])
 	}
 	if err == nil && p.file != nil {
-		err = p.applyFile(ctx, p.file)
+		if err = p.applyFile(ctx, p.file); err != nil && len(list) > 0 {
+			p.log.Error("the settings file cannot be taken over; what was in force stays",
+				"file", p.cfg.File, "error", err)
+			err = nil
+		}
 	}
 	if err == nil {
 		err = p.publish()
 	}
-	if err != nil {
-		p.closeStores()
-		return err
+	return err
+}
+
+// spawn runs something in the background, which Close waits for. Callers hold mu.
+func (p *Plane) spawn(f func()) {
+	if p.ctx.Err() == nil {
+		p.wait.Go(f)
 	}
-	p.follow()
-	p.wait.Go(p.watch)
-	p.wait.Go(p.act)
-	return nil
+}
+
+// step tells a test where the plane is, so that it can see what a process that is killed there
+// leaves.
+func (p *Plane) step(what string) {
+	if p.cfg.step != nil {
+		p.cfg.step(what)
+	}
 }
 
 func (p *Plane) open() error {
@@ -193,7 +252,7 @@ func (p *Plane) open() error {
 		return err
 	}
 	p.syncer = syncer.New(syncer.Config{Dir: filepath.Join(p.cfg.Data, ModelDir),
-		Store: p.artifacts, Models: p.models, Log: p.log})
+		Store: p.artifacts, Models: p.models, Log: p.log, Prove: p.prove})
 	return nil
 }
 
@@ -213,7 +272,7 @@ func (p *Plane) Reload(ctx context.Context, file *config.Config) error {
 	defer p.mu.Unlock()
 	p.file = file
 	if p.store == nil {
-		return p.ensure(ctx)
+		return p.start(ctx)
 	}
 	return p.applyFile(ctx, file)
 }
@@ -231,32 +290,54 @@ func (p *Plane) Store() (store.Store, error) {
 // publish puts in force what follows from the view, if it is not. Callers hold mu.
 func (p *Plane) publish() error {
 	var faults []error
-	c := p.view.config()
-	if !reflect.DeepEqual(c.Models, p.configured) {
-		if err := p.gateway.Configure(c.Models); err != nil {
-			faults = append(faults, err)
-		} else {
-			p.configured = c.Models
-		}
+	if !p.configured {
+		err := p.gateway.Configure(p.view.settings())
+		p.configured, faults = err == nil, append(faults, err)
 	}
 	specs, aliases := p.view.table()
-	next := published{specs, aliases}
-	if !reflect.DeepEqual(next, p.published) {
+	if p.published.aliases == nil || !equal(specs, p.published.specs) ||
+		!maps.EqualFunc(aliases, p.published.aliases, maps.Equal) {
+		p.step("publish")
 		if err := p.gateway.Publish(specs, aliases); err != nil {
 			faults = append(faults, err)
 		} else {
-			p.published = next
+			p.published = published{specs, aliases}
 		}
+		p.step("published")
 	}
 	return errors.Join(faults...)
 }
 
-// changed publishes and wakes whoever acts on changes. Callers hold mu.
+// changed puts in force what has changed, or has it tried again, and follows other sources.
+// Callers hold mu.
 func (p *Plane) changed() {
-	if err := p.publish(); err != nil {
-		p.log.Error("what was decided cannot be put in force; what was before is", "error", err)
-	}
+	err := p.publish()
+	p.behind = err != nil
+	p.complain("what was decided cannot be put in force yet; what was before is", err)
 	p.follow()
+}
+
+// complaintInterval is how often it is said that the same thing still cannot be done.
+const complaintInterval = time.Minute
+
+// complain logs an error of something that is tried again and again; nil is that it was done.
+// Callers hold mu.
+func (p *Plane) complain(what string, err error, about ...any) {
+	if err == nil && len(p.faults) == 0 {
+		return
+	}
+	id := what + fmt.Sprint(about...)
+	if err == nil {
+		delete(p.faults, id)
+		return
+	}
+	if p.ctx.Err() != nil {
+		return // whoever closes the plane knows
+	}
+	if now := time.Now(); now.Sub(p.faults[id]) >= complaintInterval {
+		p.faults[id] = now
+		p.log.Error(what, append(slices.Clip(about), "error", err)...)
+	}
 }
 
 // watchInterval is how often rollouts are looked at: what is hard evidence is to act within a
@@ -279,16 +360,15 @@ func (p *Plane) watch() {
 
 // Close stops everything; what is published stays in force. Rollouts go on at the next start.
 func (p *Plane) Close() error {
-	p.cancel()
+	p.mu.Lock()
+	p.cancel() // nothing is spawned any more
+	p.mu.Unlock()
 	p.wait.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.saveRuns()
 	p.closeNotices()
 	var faults []error
-	for _, f := range p.followers {
-		faults = append(faults, f.close())
-	}
 	for _, box := range p.outboxes {
 		faults = append(faults, box.Close())
 	}

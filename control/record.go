@@ -11,11 +11,13 @@ import (
 	"github.com/millrace-ml/millrace/control/rollout"
 )
 
-// experimentOf is a rollout that is over, as a run of MLflow.
-func experimentOf(s *rollout.State, name string) experiment.Record {
+// experimentOf is a rollout that is over, as a run of MLflow. source is the run that made the
+// canary, empty where none is known.
+func experimentOf(status *RolloutStatus, source string) experiment.Record {
+	s := &status.State
 	r := experiment.Record{
-		ID:         s.Endpoint + "/" + s.ID + "/" + s.Began.UTC().Format("20060102T150405.000"),
-		Experiment: name, Name: s.ID + " " + string(s.Verdict), Status: experiment.Finished,
+		ID:   s.ID + "/" + s.Began.UTC().Format("20060102T150405.000"),
+		Name: s.ID + " " + string(s.Verdict), Status: experiment.Finished,
 		Start: s.Began, End: s.Ended,
 		Params: map[string]string{
 			"endpoint": s.Endpoint, "model": s.Model, "stable": s.Stable.Version,
@@ -31,6 +33,9 @@ func experimentOf(s *rollout.State, name string) experiment.Record {
 			"millrace.model_version": fmt.Sprintf("models:/%s/%s", s.Model, s.Canary.Version),
 		},
 	}
+	if source != "" {
+		r.Tags["millrace.source_run"] = source
+	}
 	if s.Verdict == rollout.Errored {
 		r.Status = experiment.Failed
 	}
@@ -42,6 +47,10 @@ func experimentOf(s *rollout.State, name string) experiment.Record {
 	evidence, _ := json.MarshalIndent(s, "", "  ")
 	r.Artifacts = append(charts(s, r.Series),
 		experiment.Artifact{Path: "rollout.json", Content: evidence})
+	if len(status.Examples) > 0 {
+		r.Artifacts = append(r.Artifacts, experiment.Artifact{Path: "shadow-examples.json",
+			Content: status.Examples})
+	}
 	return r
 }
 
@@ -106,8 +115,8 @@ func charts(s *rollout.State, all []experiment.Series) []experiment.Artifact {
 	for _, one := range all {
 		by[one.Name] = one
 	}
-	draw := func(path, title, y string, limits []experiment.Limit, names ...string) experiment.Artifact {
-		c := experiment.Chart{Title: title, Y: y, Limits: limits}
+	draw := func(path string, c experiment.Chart, names ...string) experiment.Artifact {
+		c.Title = s.ID + ": " + c.Title
 		for _, name := range names {
 			c.Series = append(c.Series, by[name])
 		}
@@ -116,13 +125,14 @@ func charts(s *rollout.State, all []experiment.Series) []experiment.Artifact {
 	enough := experiment.Limit{Name: "enough", Value: math.Log(
 		float64(len(s.Spec.Guards)) / (1 - s.Spec.Confidence))}
 	list := []experiment.Artifact{
-		draw("weight.svg", s.ID+": weight of the canary", "percent", nil, "weight")}
+		draw("weight.svg", experiment.Chart{Title: "weight of the canary", Y: "percent"}, "weight")}
 	for _, g := range s.Spec.Guards {
 		name := metricName(g)
 		list = append(list,
-			draw(name+".svg", s.ID+": "+g.Name(), g.Metric, nil, name+".canary", name+".stable"),
-			draw(name+"-evidence.svg", s.ID+": evidence of "+g.Name(), "ln E",
-				[]experiment.Limit{enough}, name+".harm", name+".sound"))
+			draw(name+".svg", experiment.Chart{Title: g.Name(), Y: g.Metric},
+				name+".canary", name+".stable"),
+			draw(name+"-evidence.svg", experiment.Chart{Title: "evidence of " + g.Name(), Y: "ln E",
+				Limits: []experiment.Limit{enough}}, name+".harm", name+".sound"))
 	}
 	return list
 }

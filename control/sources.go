@@ -1,15 +1,19 @@
 package control
 
 import (
+	"bytes"
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/millrace-ml/millrace/control/config"
@@ -23,55 +27,77 @@ import (
 type follow struct {
 	name   string
 	spec   config.Source
-	origin source.Source      // that the spec names
-	source source.Source      // origin, or what converts its models
-	fault  error              // why there is no source; nil
+	origin source.Source      // that the spec names; nil until it is open. Guarded by Plane.mu.
+	source source.Source      // origin, or what converts its models. The loop's own.
+	sender sync.WaitGroup     // of records to a registry. The loop's own.
 	asked  chan chan<- error  // for a look at once, by who wants to know how it went
 	news   chan struct{}      // has room for one: something has changed
 	cancel context.CancelFunc // ends the loop
 	done   chan struct{}      // closed when it has ended
 }
 
-// close ends the loop and the source.
-func (f *follow) close() error {
-	f.cancel()
-	<-f.done
-	if f.origin == nil {
-		return nil
-	}
-	return f.origin.Close()
-}
-
-// follow starts and ends the loops of sources as the view has them. Callers hold mu; loops that
-// end do so in the background, since they may wait for mu.
+// follow starts and ends the loops of sources as the view has them. It does not wait for them:
+// they may wait for mu, which callers hold.
 func (p *Plane) follow() {
+	if p.ctx.Err() != nil {
+		return
+	}
 	for name, f := range p.followers {
 		if s := p.view.sources[name]; s == nil || !reflect.DeepEqual(s.spec, f.spec) {
+			f.cancel()
 			delete(p.followers, name)
-			p.wait.Go(func() {
-				if err := f.close(); err != nil {
-					p.log.Warn("a source was not closed", "source", name, "error", err)
-				}
-			})
 		}
 	}
 	for name, s := range p.view.sources {
-		if p.followers[name] != nil || p.ctx.Err() != nil {
+		if p.followers[name] != nil {
 			continue
 		}
 		f := &follow{name: name, spec: s.spec, asked: make(chan chan<- error),
 			news: make(chan struct{}, 1), done: make(chan struct{})}
-		f.origin, f.fault = p.openSource(&s.spec)
-		if f.source = f.origin; f.fault == nil && s.spec.Convert != nil {
-			f.source, f.fault = p.converter(f)
-		}
 		ctx, cancel := context.WithCancel(p.ctx)
 		f.cancel = cancel
-		p.followers[name] = f
-		p.wait.Go(func() {
+		before := p.ended[name]
+		p.followers[name], p.ended[name] = f, f.done
+		p.spawn(func() {
 			defer close(f.done)
+			if before != nil {
+				<-before // both have the same folders
+			}
 			p.followSource(ctx, f)
 		})
+	}
+}
+
+// openFollowed makes the source of a loop, which may take a while.
+func (p *Plane) openFollowed(ctx context.Context, f *follow) error {
+	origin, err := p.openSource(&f.spec)
+	if err != nil {
+		return err
+	}
+	f.source = origin
+	if f.spec.Convert != nil {
+		if f.source, err = p.converter(f, origin); err != nil {
+			f.source = nil
+			return errors.Join(err, origin.Close())
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f.origin = origin
+	if to, ok := origin.(*source.MLflow); ok {
+		f.sender.Go(func() { p.sendRecords(ctx, f, to) })
+	}
+	return nil
+}
+
+// sendRecords sends what waits in the outbox of a registry of MLflow until ctx is done.
+func (p *Plane) sendRecords(ctx context.Context, f *follow, to *source.MLflow) {
+	p.mu.Lock()
+	box, err := p.openOutbox(outboxOf(f.name))
+	p.complain("the outbox of a source cannot be opened", err, "source", f.name)
+	p.mu.Unlock()
+	if err == nil {
+		box.Run(ctx, to.Client())
 	}
 }
 
@@ -128,8 +154,8 @@ func (f *follow) look() {
 }
 
 // converter is the source of what a converter makes of an origin's models.
-func (p *Plane) converter(f *follow) (source.Source, error) {
-	raw, ok := f.origin.(syncer.Raw)
+func (p *Plane) converter(f *follow, origin source.Source) (source.Source, error) {
+	raw, ok := origin.(syncer.Raw)
 	if !ok {
 		return nil, fmt.Errorf("source %q has nothing to convert: only MLflow says what library "+
 			"a model is of", f.name)
@@ -148,6 +174,15 @@ func (p *Plane) converter(f *follow) (source.Source, error) {
 
 // followSource looks at a source at once, each poll, and when it is asked to.
 func (p *Plane) followSource(ctx context.Context, f *follow) {
+	defer func() {
+		f.sender.Wait()
+		if f.origin == nil {
+			return
+		}
+		if err := f.origin.Close(); err != nil {
+			p.log.Warn("a source was not closed", "source", f.name, "error", err)
+		}
+	}()
 	poll := f.spec.PollInterval()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -170,85 +205,102 @@ func (p *Plane) followSource(ctx context.Context, f *follow) {
 
 // syncSource looks at a source once and takes over what it finds.
 func (p *Plane) syncSource(ctx context.Context, f *follow) error {
-	if f.fault != nil {
-		return p.noteSource(f.name, f.fault)
+	if f.source == nil {
+		if err := p.openFollowed(ctx, f); err != nil {
+			return p.takeStatuses(f, nil, err)
+		}
 	}
-	p.mu.Lock()
-	wanted := p.view.wanted(time.Now())
-	var models []syncer.Model
-	for _, m := range sorted(p.view.models) {
-		if m.spec.Source != f.name {
-			continue
-		}
-		at, latest := m.spec.Registered, 0
-		if at == "" {
-			at = m.Name
-		}
-		if m.spec.Version.Latest != nil {
-			latest = *m.spec.Version.Latest
-		}
-		models = append(models, syncer.Model{Name: m.Name, At: at, Latest: latest,
-			Wanted: append(wanted[m.Name], m.spec.Version.Specific...), Status: m.status})
-	}
-	p.mu.Unlock()
+	p.syncs.RLock() // no model is removed meanwhile
+	defer p.syncs.RUnlock()
+	models := p.toSync(f)
 	if len(models) == 0 {
 		return nil
 	}
 	statuses := p.syncer.Sync(ctx, f.source, models)
+	p.synced(f, models)
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return fmt.Errorf("%w: source %q has just changed; ask again", store.ErrConflict, f.name)
 	}
-	return p.takeStatuses(f, statuses)
+	return p.takeStatuses(f, statuses, nil)
 }
 
-// takeStatuses stores what has changed and puts it in force.
-func (p *Plane) takeStatuses(f *follow, statuses map[string]syncer.Status) error {
+// toSync lists what is wanted of the models of a source. Those that another source is still asked
+// for come when that is over.
+func (p *Plane) toSync(f *follow) []syncer.Model {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	wanted := p.view.wanted(time.Now())
+	var models []syncer.Model
+	for _, m := range sorted(p.view.models) {
+		if m.spec.Source != f.name || p.syncing[m.Name] {
+			continue
+		}
+		latest := 0
+		if m.spec.Version.Latest != nil {
+			latest = *m.spec.Version.Latest
+		}
+		p.syncing[m.Name] = true
+		models = append(models, syncer.Model{Name: m.Name, At: registered(&m.spec), Latest: latest,
+			Wanted: append(wanted[m.Name], m.spec.Version.Specific...), Status: m.status})
+	}
+	return models
+}
+
+// registered is a model's name at its source.
+func registered(m *config.Model) string { return cmp.Or(m.Registered, m.Name) }
+
+// synced ends what toSync began. Where a model has another source now, that is asked.
+func (p *Plane) synced(f *follow, models []syncer.Model) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range models {
+		delete(p.syncing, m.Name)
+		if now := p.followerOf(m.Name); now != nil && now != f {
+			now.look()
+		}
+	}
+}
+
+// followerOf returns who follows the source of a model, nil where nobody does. Callers hold mu.
+func (p *Plane) followerOf(model string) *follow {
+	m := p.view.models[model]
+	if m == nil {
+		return nil
+	}
+	return p.followers[m.spec.Source]
+}
+
+// takeStatuses stores what has changed and puts it in force. fault is why there is nothing to be
+// taken.
+func (p *Plane) takeStatuses(f *follow, statuses map[string]syncer.Status, fault error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	txn := store.Txn{By: store.Author{Who: "sync", From: f.name}}
-	var faults []error
-	for name, status := range statuses {
-		m := p.view.models[name]
-		if m == nil {
-			continue // it was deleted meanwhile
+	for _, name := range slices.Sorted(maps.Keys(statuses)) {
+		m, status := p.view.models[name], statuses[name]
+		if m == nil || m.spec.Source != f.name {
+			continue // it has left meanwhile
 		}
-		if status.Error != "" {
-			faults = append(faults, errors.New(status.Error))
+		if status.Error != "" && fault == nil {
+			fault = errors.New(status.Error) // a source that is down fails for each model alike
 		}
 		before := m.status
 		before.Looked, status.Looked = time.Time{}, time.Time{}
-		if reflect.DeepEqual(before, status) {
-			continue
+		if r := m.with(status); !bytes.Equal(encode(before), r.Status) {
+			txn.Put = append(txn.Put, r)
 		}
-		r := m.Resource
-		r.Status = encode(status)
-		txn.Put = append(txn.Put, r)
-	}
-	var fault error
-	if len(faults) > 0 {
-		fault = faults[0] // a source that is down fails for each model alike
 	}
 	p.noteFault(&txn, f.name, fault)
 	if len(txn.Put) == 0 {
 		return fault
 	}
-	if err := p.commit(p.ctx, txn); err != nil {
+	err := p.commit(p.ctx, txn)
+	p.complain("what a source has cannot be kept; it is asked again", err, "source", f.name)
+	if err != nil {
 		return fmt.Errorf("cannot keep what source %q has: %w", f.name, err)
 	}
 	p.changed()
 	return fault
-}
-
-// noteSource keeps why a source cannot be asked.
-func (p *Plane) noteSource(name string, fault error) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	txn := store.Txn{By: store.Author{Who: "sync", From: name}}
-	p.noteFault(&txn, name, fault)
-	if len(txn.Put) == 0 {
-		return fault
-	}
-	return errors.Join(fault, p.commit(p.ctx, txn))
 }
 
 // noteFault adds a change of the status of a source to a transaction, if it is one.
@@ -269,15 +321,7 @@ func (p *Plane) noteFault(txn *store.Txn, name string, fault error) {
 	} else {
 		p.log.Info("a source answers again", "source", name)
 	}
-	r := s.Resource
-	r.Status = encode(SourceStatus{Error: text})
-	txn.Put = append(txn.Put, r)
-}
-
-// encode writes a status.
-func encode(status any) json.RawMessage {
-	text, _ := json.Marshal(status) // of types of ours, which can be written
-	return text
+	txn.Put = append(txn.Put, s.with(SourceStatus{Error: text}))
 }
 
 // Sync looks at a source now and returns when that is over.

@@ -1,6 +1,8 @@
 package control
 
 import (
+	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/millrace-ml/millrace/control/rollout"
@@ -23,18 +25,21 @@ type EndpointStatus struct {
 	Events   []Event   `json:"events,omitempty"`   // the latest last
 }
 
-// Promoted is the version that a rollout has made the stable one. It holds while what the spec
-// says is still Over, as it was then: when the registry's alias moves, by the rollout itself or
-// by a person, that holds again.
+// Promoted is the version of a model that a rollout has made the stable one. It holds while what
+// the spec says is still Over, as it was then: once the registry's alias has moved, by the
+// rollout itself or by a person, that holds, and goes on to when it moves back.
 type Promoted struct {
+	Model   string `json:"model"`
 	Version string `json:"version"`
 	Over    string `json:"over"`
 }
 
-// Former is a version that was the stable one.
+// Former is the version of a model that was the stable one before its Successor.
 type Former struct {
-	Version string    `json:"version"`
-	Until   time.Time `json:"until"`
+	Model     string    `json:"model"`
+	Version   string    `json:"version"`
+	Successor string    `json:"successor"`
+	Until     time.Time `json:"until"`
 }
 
 // Refused is a version that was rolled back.
@@ -42,6 +47,12 @@ type Refused struct {
 	Version string `json:"version"`
 	Digest  string `json:"digest"`
 	Rollout string `json:"rollout"`
+}
+
+// is says whether a version is the refused one: by its files, or where nobody knows those by its
+// name.
+func (r Refused) is(v rollout.VersionRef) bool {
+	return r.Digest == v.Digest && (r.Digest != "" || r.Version == v.Version)
 }
 
 // Event is something that happened.
@@ -57,6 +68,9 @@ type RolloutStatus struct {
 	// Held says what keeps the rollout from going on, such as a gate or a freeze.
 	Held    string   `json:"held,omitempty"`
 	Actions []Action `json:"actions,omitempty"` // that follow from the verdict
+	// Examples are requests that the canary answered otherwise as a shadow, the worst first. They
+	// come with the verdict.
+	Examples json.RawMessage `json:"examples,omitempty"`
 }
 
 // Kinds of actions.
@@ -80,8 +94,15 @@ type Action struct {
 const maxEvents, maxRefused = 50, 100
 
 func (s *EndpointStatus) event(now time.Time, warn bool, text string) {
-	s.Events = append(s.Events, Event{now, text, warn})
+	s.Events = append(slices.Clip(s.Events), Event{now, text, warn})
 	if n := len(s.Events); n > maxEvents {
 		s.Events = s.Events[n-maxEvents:]
+	}
+}
+
+func (s *EndpointStatus) refuse(r Refused) {
+	s.Refused = append(slices.Clip(s.Refused), r)
+	if n := len(s.Refused); n > maxRefused {
+		s.Refused = s.Refused[n-maxRefused:]
 	}
 }

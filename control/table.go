@@ -1,52 +1,85 @@
 package control
 
 import (
+	"cmp"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/control/rollout"
+	"github.com/millrace-ml/millrace/control/syncer"
 	"github.com/millrace-ml/millrace/gateway/route"
 )
 
 // CanaryArm is the name of the arm and of the shadow that a rollout puts into an endpoint.
 const CanaryArm = "canary"
 
-// table returns the endpoints as they are to be in force.
+// built is an endpoint as it is to be in force, and what that follows from: resources that a
+// commit replaces as a whole.
+type built struct {
+	endpoint *endpoint
+	rollout  *record
+	model    *item[config.Model, syncer.Status]
+	spec     route.Spec
+}
+
+// table returns the endpoints as they are to be in force. Those of which nothing has changed share
+// all with what it returned before: nobody may write to them.
 func (v *view) table() ([]route.Spec, route.Aliases) {
 	aliases := v.aliases()
-	var specs []route.Spec
+	specs := make([]route.Spec, 0, len(v.endpoints))
+	next := make(map[string]built, len(v.endpoints))
 	for _, e := range sorted(v.endpoints) {
-		s := e.spec.Spec()
-		if p := e.status.Promoted; p != nil && v.resolve(&e.spec, e.spec.Stable) == p.Over {
-			s.Arms[0].Version = p.Version
+		b, r, m := v.built[e.Name], v.rollouts[e.status.Rollout], v.models[modelOf(&e.spec)]
+		if b.endpoint != e || b.rollout != r || b.model != m {
+			b = built{e, r, m, v.build(e, r)}
 		}
-		if r := v.rollouts[e.status.Rollout]; r != nil {
-			steer(&s, &r.status.State, e.spec.Canary)
-		}
-		specs = append(specs, s)
+		next[e.Name] = b
+		specs = append(specs, b.spec)
 	}
+	v.built = next
 	return specs, aliases
 }
 
+// build makes an endpoint as it is to be in force with its rollout, which may be nil.
+func (v *view) build(e *endpoint, r *record) route.Spec {
+	s := e.spec.Spec()
+	if p := v.promoted(e); p != nil {
+		s.Arms[0].Version = p.Version
+	}
+	if r != nil {
+		steer(&s, &r.status.State, e.spec.Canary)
+	}
+	return s
+}
+
+// equal says whether two tables are the same. Specs that share their arms are, since they have
+// all in common.
+func equal(a, b []route.Spec) bool {
+	return slices.EqualFunc(a, b, func(a, b route.Spec) bool {
+		return &a.Arms[0] == &b.Arms[0] || reflect.DeepEqual(a, b)
+	})
+}
+
 // steer gives the canary of a rollout its share. c is what the endpoint says now, which may be
-// nothing any more.
+// nothing any more. An endpoint that has just got another model is left alone: the rollout ends
+// at the next look.
 func steer(s *route.Spec, r *rollout.State, c *config.Canary) {
-	if r.Phase == rollout.Pending || r.Phase == rollout.Done {
+	if r.Phase == rollout.Pending || r.Phase == rollout.Done || s.Arms[0].Model != r.Model {
 		return
 	}
 	s.Arms[0].Version = r.Stable.Version
-	weight := int(r.Weight()*route.FullWeight/100 + 0.5)
-	arm := route.ArmSpec{Name: CanaryArm, Model: r.Model, Version: r.Canary.Version,
-		Weight: weight}
-	i := slices.IndexFunc(s.Arms, func(a route.ArmSpec) bool { return a.Name == CanaryArm })
-	if i >= 0 {
-		s.Arms[i] = arm
-	} else {
-		s.Arms = slices.Insert(s.Arms, 1, arm)
+	s.Arms = slices.DeleteFunc(s.Arms, func(a route.ArmSpec) bool { return a.Name == CanaryArm })
+	left := route.FullWeight // by further arms, which keep what they have
+	for _, a := range s.Arms[1:] {
+		left -= a.Weight
 	}
+	weight := min(int(r.Weight()*route.FullWeight/100+0.5), left)
+	s.Arms = slices.Insert(s.Arms, 1, route.ArmSpec{Name: CanaryArm, Model: r.Model,
+		Version: r.Canary.Version, Weight: weight})
 	s.Trial = r.ID
 	if percent := r.Shadowing(); percent > 0 {
 		k := route.ShadowSpec{Name: CanaryArm, Model: r.Model, Version: r.Canary.Version,
@@ -54,7 +87,9 @@ func steer(s *route.Spec, r *rollout.State, c *config.Canary) {
 		if c != nil {
 			k.Absolute, k.Relative = c.Shadow.Absolute, c.Shadow.Relative
 		}
-		s.Shadows = append(s.Shadows, k)
+		s.Shadows = append(slices.DeleteFunc(s.Shadows, func(o route.ShadowSpec) bool {
+			return o.Name == CanaryArm
+		}), k)
 	}
 }
 
@@ -100,13 +135,46 @@ func (v *view) resolve(e *config.Endpoint, text string) string {
 	return m.status.Aliases[alias]
 }
 
+// promoted returns the promotion that holds, nil where none does.
+func (v *view) promoted(e *endpoint) *Promoted {
+	p := e.status.Promoted
+	if p == nil || p.Model != modelOf(&e.spec) || p.Over != v.resolve(&e.spec, e.spec.Stable) {
+		return nil
+	}
+	return p
+}
+
+// stale says whether a promotion has lost its hold for good: the alias has moved, or the endpoint
+// has changed. It does not come back when they do. An alias that is away for a while, or is yet
+// to be moved to the version, says nothing.
+func (v *view) stale(e *endpoint) bool {
+	p := e.status.Promoted
+	if p == nil || v.promoted(e) != nil {
+		return false
+	}
+	now := v.resolve(&e.spec, e.spec.Stable)
+	return p.Model != modelOf(&e.spec) || now != "" && (now != p.Version || !v.moving(p))
+}
+
+// moving says whether an alias is yet to be moved to a promoted version.
+func (v *view) moving(p *Promoted) bool {
+	for _, r := range v.rollouts {
+		if r.status.State.Model == p.Model && slices.ContainsFunc(r.status.Actions,
+			func(a Action) bool {
+				return a.Kind == ActionAlias && a.Version == p.Version && a.Done.IsZero()
+			}) {
+			return true
+		}
+	}
+	return false
+}
+
 // stable returns the version that serves an endpoint now.
-func (v *view) stable(e *item[config.Endpoint, EndpointStatus]) string {
-	version := v.resolve(&e.spec, e.spec.Stable)
-	if p := e.status.Promoted; p != nil && version == p.Over {
+func (v *view) stable(e *endpoint) string {
+	if p := v.promoted(e); p != nil {
 		return p.Version
 	}
-	return version
+	return v.resolve(&e.spec, e.spec.Stable)
 }
 
 // wanted lists the versions of each model that must stay: those in force, and those that
@@ -114,7 +182,7 @@ func (v *view) stable(e *item[config.Endpoint, EndpointStatus]) string {
 func (v *view) wanted(now time.Time) map[string][]string {
 	all := make(map[string][]string)
 	add := func(model, version string) {
-		if version != "" && version[0] != '@' && !slices.Contains(all[model], version) {
+		if !slices.Contains(all[model], version) {
 			all[model] = append(all[model], version)
 		}
 	}
@@ -122,27 +190,42 @@ func (v *view) wanted(now time.Time) map[string][]string {
 		for _, version := range m.status.Aliases {
 			add(name, version) // in force until others are published
 		}
+		for _, version := range m.spec.Aliases {
+			add(name, version)
+		}
 	}
 	for _, e := range v.endpoints {
-		model := modelOf(&e.spec)
-		add(model, v.stable(e))
-		if f := e.status.Former; f != nil && now.Before(f.Until) {
-			add(model, f.Version)
-		}
-		if r := v.rollouts[e.status.Rollout]; r != nil {
-			add(r.status.State.Model, r.status.State.Stable.Version)
-			add(r.status.State.Model, r.status.State.Canary.Version)
-		}
-		spec := e.spec.Spec()
-		for _, a := range spec.Arms {
-			add(a.Model, a.Version)
-		}
-		for _, k := range spec.Shadows {
-			add(k.Model, k.Version)
-		}
+		v.needs(e, now, add)
 	}
 	for model := range all {
 		slices.Sort(all[model])
 	}
 	return all
+}
+
+// needs calls add with each version that an endpoint needs, but those behind aliases.
+func (v *view) needs(e *endpoint, now time.Time, add func(model, version string)) {
+	own := modelOf(&e.spec)
+	fixed := func(model, version string) {
+		if version != "" && version[0] != '@' {
+			add(cmp.Or(model, own), version)
+		}
+	}
+	fixed(own, v.stable(e))
+	if f := e.status.Former; f != nil && now.Before(f.Until) {
+		fixed(f.Model, f.Version)
+	}
+	if r := v.rollouts[e.status.Rollout]; r != nil {
+		fixed(r.status.State.Model, r.status.State.Stable.Version)
+		fixed(r.status.State.Model, r.status.State.Canary.Version)
+	}
+	if e.spec.Canary != nil {
+		fixed(e.spec.Canary.Model, e.spec.Canary.Version)
+	}
+	for i := range e.spec.Arms {
+		fixed(e.spec.Arms[i].Model, e.spec.Arms[i].Version)
+	}
+	for i := range e.spec.Shadows {
+		fixed(e.spec.Shadows[i].Model, e.spec.Shadows[i].Version)
+	}
 }

@@ -18,9 +18,11 @@ import (
 type view struct {
 	sources   map[string]*item[config.Source, SourceStatus]
 	models    map[string]*item[config.Model, syncer.Status]
-	endpoints map[string]*item[config.Endpoint, EndpointStatus]
-	rollouts  map[string]*item[struct{}, RolloutStatus]
+	endpoints map[string]*endpoint
+	rollouts  map[string]*record
 	pushed    map[string]*item[struct{}, pushed] // by the name at the source
+
+	built map[string]built // of endpoints, what table has returned last
 }
 
 // item is a resource with its spec and status decoded.
@@ -28,6 +30,25 @@ type item[S, T any] struct {
 	store.Resource
 	spec   S
 	status T
+}
+
+// endpoint is an endpoint as the store has it. A commit puts another in its place.
+type endpoint = item[config.Endpoint, EndpointStatus]
+
+// record is what is kept of a rollout.
+type record = item[struct{}, RolloutStatus]
+
+// with returns the resource with another status.
+func (it *item[S, T]) with(status T) store.Resource {
+	r := it.Resource
+	r.Status = encode(status)
+	return r
+}
+
+// encode writes a status.
+func encode(status any) json.RawMessage {
+	text, _ := json.Marshal(status) // of types of ours, which can be written
+	return text
 }
 
 // SourceStatus is what the control plane knows of a source.
@@ -39,8 +60,8 @@ func newView() view {
 	return view{
 		sources:   make(map[string]*item[config.Source, SourceStatus]),
 		models:    make(map[string]*item[config.Model, syncer.Status]),
-		endpoints: make(map[string]*item[config.Endpoint, EndpointStatus]),
-		rollouts:  make(map[string]*item[struct{}, RolloutStatus]),
+		endpoints: make(map[string]*endpoint),
+		rollouts:  make(map[string]*record),
 		pushed:    make(map[string]*item[struct{}, pushed]),
 	}
 }
@@ -126,15 +147,13 @@ func found[S, T any](m map[string]*item[S, T], name string) (store.Resource, boo
 
 // all lists the resources that people write, by kind and name.
 func (v *view) all() []store.Resource {
+	return slices.Concat(resources(v.sources), resources(v.models), resources(v.endpoints))
+}
+
+func resources[S, T any](m map[string]*item[S, T]) []store.Resource {
 	var list []store.Resource
-	for _, s := range sorted(v.sources) {
-		list = append(list, s.Resource)
-	}
-	for _, m := range sorted(v.models) {
-		list = append(list, m.Resource)
-	}
-	for _, e := range sorted(v.endpoints) {
-		list = append(list, e.Resource)
+	for _, it := range sorted(m) {
+		list = append(list, it.Resource)
 	}
 	return list
 }
@@ -145,33 +164,23 @@ func sorted[S, T any](m map[string]*item[S, T]) []*item[S, T] {
 	})
 }
 
-// config returns the resources as settings.
-func (v *view) config() config.Config {
-	c := config.Default()
-	for _, s := range sorted(v.sources) {
-		c.Sources = append(c.Sources, s.spec)
-	}
+// settings returns the models as settings.
+func (v *view) settings() []config.Model {
+	all := make([]config.Model, 0, len(v.models))
 	for _, m := range sorted(v.models) {
-		c.Models = append(c.Models, m.spec)
+		all = append(all, m.spec)
 	}
-	for _, e := range sorted(v.endpoints) {
-		c.Endpoints = append(c.Endpoints, e.spec)
-	}
-	return c
+	return all
 }
 
-// with returns the settings as they would be after a change, or what is wrong with them.
-func (v *view) with(c Change) (config.Config, error) {
-	next := v.config()
-	for _, key := range c.Delete {
-		if !next.Remove(key.Kind, key.Name) {
-			return next, fmt.Errorf("%w: %s", store.ErrNotFound, key)
+// version returns what is known of a model's version at its source, nothing where it has none.
+func (v *view) version(model, version string) syncer.Version {
+	if m := v.models[model]; m != nil {
+		for i := range m.status.Versions {
+			if m.status.Versions[i].Name == version {
+				return m.status.Versions[i]
+			}
 		}
 	}
-	for _, r := range c.Put {
-		if err := next.Add(r); err != nil {
-			return next, fmt.Errorf("%s %s: %w", strings.ToLower(r.Kind), r.Name, err)
-		}
-	}
-	return next, next.Named(next.Validate())
+	return syncer.Version{}
 }

@@ -127,16 +127,29 @@ func (c *Core) Trial(endpoint string) (Trial, bool) {
 
 // ShadowReport returns what a shadow of an endpoint has found, in short.
 func (c *Core) ShadowReport(endpoint, name string) (shadow.Summary, bool) {
+	if r := c.shadowReport(endpoint, name); r != nil {
+		return r.Summary(), true
+	}
+	return shadow.Summary{}, false
+}
+
+// ShadowExamples returns disagreements of a shadow of an endpoint, the worst first.
+func (c *Core) ShadowExamples(endpoint, name string) []shadow.Example {
+	if r := c.shadowReport(endpoint, name); r != nil {
+		return r.Snapshot().Examples
+	}
+	return nil
+}
+
+// shadowReport returns what a shadow of an endpoint has found, nil where there is none.
+func (c *Core) shadowReport(endpoint, name string) *shadow.Report {
 	if e := c.routing.Load().endpoints[endpoint]; e != nil {
 		for i := range e.consumers {
 			m := e.consumers[i].mirror
-			if m == nil {
-				continue
-			}
-			if s := m.Report().Summary(); s.Shadow == name {
-				return s, true
+			if m != nil && m.Report().Summary().Shadow == name {
+				return m.Report()
 			}
 		}
 	}
-	return shadow.Summary{}, false
+	return nil
 }

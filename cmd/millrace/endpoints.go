@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,6 +21,7 @@ import (
 	answers "github.com/millrace-ml/millrace/gateway/cache"
 	"github.com/millrace-ml/millrace/gateway/feedback"
 	"github.com/millrace-ml/millrace/gateway/route"
+	"github.com/millrace-ml/millrace/gateway/shadow"
 	"github.com/millrace-ml/millrace/gateway/tap"
 	"github.com/millrace-ml/millrace/runtime/model"
 )
@@ -181,8 +183,25 @@ func (e *endpoints) Observe(endpoint, rollout string) control.Observed {
 	if s, ok := e.core.ShadowReport(endpoint, control.CanaryArm); ok {
 		o.Shadow.Compared, o.Shadow.Disagreed = s.Compared, s.Compared-s.Agreed
 		o.Shadow.Failed = s.Failed
+		o.Examples = func() json.RawMessage {
+			return exampleText(e.core.ShadowExamples(endpoint, control.CanaryArm))
+		}
 	}
 	return o
+}
+
+// maxExampleText bounds the examples that are kept of a rollout, in bytes.
+const maxExampleText = 32 << 10
+
+// exampleText writes as many of a shadow's examples as there is room for.
+func exampleText(worst []shadow.Example) json.RawMessage {
+	for n := len(worst); n > 0; n-- {
+		text, err := json.Marshal(worst[:n])
+		if err == nil && len(text) <= maxExampleText {
+			return text
+		}
+	}
+	return nil
 }
 
 // background is how many threads more than cores run Go code when there are
