@@ -202,7 +202,9 @@ func (e *Endpoint) Spec() route.Spec {
 	if k := e.Canary; k != nil && k.Watch == "" {
 		s.Arms = append(s.Arms, route.ArmSpec{Name: canary, Model: cmp.Or(k.Model, model),
 			Version: k.Version, Weight: share(k.Weight)})
-	} else if k != nil && slices.ContainsFunc(e.Rules, func(r Rule) bool { return r.Arm == canary }) {
+	} else if k != nil && slices.ContainsFunc(e.Rules, func(r Rule) bool {
+		return r.Arm == canary
+	}) {
 		s.Arms = append(s.Arms, route.ArmSpec{Name: canary, Model: model, Version: k.Watch})
 	}
 	for _, a := range e.Arms {

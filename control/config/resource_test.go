@@ -17,7 +17,10 @@ sources:
     convert: {command: [python, convert.py], memory: 2GiB}
   - {name: inbox, push: true}
 models:
-  - {name: fraud, source: lab, registered: team fraud, batching: {max_batch_size: 64, max_queue_delay: 0s}}
+  - name: fraud
+    source: lab
+    registered: team fraud
+    batching: {max_batch_size: 64, max_queue_delay: 0s}
 endpoints:
   - name: fraud
     stable: "@champion"
@@ -27,7 +30,10 @@ endpoints:
       shadow: {percent: 100, requests: 1000}
       steps: [1, 5, 25.5, 50]
       step: {min_time: 2m, min_requests: 500}
-      guards: [{metric: errors}, {metric: latency, quantile: 0.95}, {metric: disagreement, max: 0.02}]
+      guards:
+        - {metric: errors}
+        - {metric: latency, quantile: 0.95}
+        - {metric: disagreement, max: 0.02}
       then: {alias: champion}
       freeze: [{days: [fri, sat], from: "22:00", to: "06:00", zone: Europe/Berlin}]
 `
@@ -86,11 +92,13 @@ func TestResourceFaults(t *testing.T) {
 	f(KindEndpoint, `{} {}`, `not JSON: something follows the object`)
 	f(KindEndpoint, `[]`, `is a list, must be a mapping (key: value)`)
 	f(KindEndpoint, `{"name": "y"}`, `name: is "y", but the resource is called "x"`)
-	f(KindEndpoint, `{"stable": "@best"}`, `endpoint x: stable: model "x" has no alias "best"; it has none`)
+	f(KindEndpoint, `{"stable": "@best"}`,
+		`endpoint x: stable: model "x" has no alias "best"; it has none`)
 	f(KindEndpoint, `{"canary": {}}`,
 		`endpoint x: canary: tries nothing; give it a version, or an alias to watch`)
-	f(KindEndpoint, `{"canary": {"version": "2", "steps": [5]}}`, `endpoint x: canary: has keys of `+
-		`a rollout beside a fixed version; put watch: "@alias" in the place of version`)
+	f(KindEndpoint, `{"canary": {"version": "2", "steps": [5]}}`,
+		`endpoint x: canary: has keys of `+
+			`a rollout beside a fixed version; put watch: "@alias" in the place of version`)
 	f(KindModel, `{"source": "lab"}`, `model x: source: is "lab", which no source is called`)
 	f(KindModel, `{"golden": {"file": "a.csv"}}`,
 		`model x: golden.min_score: is missing; it says what score will do`)
@@ -98,16 +106,19 @@ func TestResourceFaults(t *testing.T) {
 		`model x: golden.min_score: does not go with the metric; max_error does`)
 	f(KindModel, `{"golden": {"file": "a.csv", "min_score": 0.9}}`,
 		`model x: golden: is for versions that come from a source; the model has none`)
-	f(KindSource, `{}`, `source x: has 0 of mlflow, folder, git, blob, oci, https and push, must have one`)
+	f(KindSource, `{}`,
+		`source x: has 0 of mlflow, folder, git, blob, oci, https and push, must have one`)
 	f(KindSource, `{"mlflow": {"uri": "ftp://x"}}`,
-		`source x: mlflow.uri: is "ftp://x", must be a URL that begins with one of ["http" "https"]`)
+		`source x: mlflow.uri: is "ftp://x", must be a URL that begins with one of `+
+			`["http" "https"]`)
 }
 
 func TestCanaryFaults(t *testing.T) {
 	f := func(canary, want string) {
 		t.Helper()
 		_, err := Parse("f", []byte("sources: [{name: s, push: true}]\n"+
-			"models: [{name: m, source: s}, {name: n, source: s}]\nendpoints: [{name: m, stable: \"@ok\", canary: "+canary+"}]"))
+			"models: [{name: m, source: s}, {name: n, source: s}]\n"+
+			"endpoints: [{name: m, stable: \"@ok\", canary: "+canary+"}]"))
 		if got := ""; err != nil {
 			got = err.Error()
 			if !strings.HasSuffix(got, want) || want == "" {
@@ -131,7 +142,8 @@ func TestCanaryFaults(t *testing.T) {
 	f(`{watch: "@new", freeze: [{from: "9", to: "10:00"}]}`,
 		`canary.freeze[0].from: is "9", must be a time such as 22:00`)
 	f(`{watch: "@new", hooks: [{url: "http://x", secret_env: S, on: [stop]}]}`,
-		`canary.hooks[0].on[0]: is "stop", must be one of start, step, promotion, end; did you mean step?`)
+		`canary.hooks[0].on[0]: is "stop", must be one of start, step, promotion, end; `+
+			`did you mean step?`)
 }
 
 func TestFrozen(t *testing.T) {

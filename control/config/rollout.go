@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -141,12 +142,16 @@ func (c *checker) watched(e *Endpoint, key string) {
 	switch {
 	case e.Canary.Watch == "":
 	case e.Stable == "":
-		c.fault(key+".stable", "is empty, which is the latest version; beside canary.watch it must "+
-			"be a version or an alias, since a new version would be stable at once")
+		c.fault(key+".stable", "is empty, which is the latest version; beside canary.watch it "+
+			"must be a version or an alias, since a new version would be stable at once")
 	case e.Stable == e.Canary.Watch:
 		c.fault(key+".canary.watch", "is %q, as stable is; watch another alias", e.Canary.Watch)
 	case e.Bandit != nil:
 		c.fault(key+".bandit", "moves the weights that a rollout sets; take canary.watch out")
+	case slices.ContainsFunc(e.Arms, func(a Arm) bool { return a.Name == canary }) ||
+		slices.ContainsFunc(e.Shadows, func(s Shadow) bool { return s.Name == canary }):
+		c.fault(key, "has an arm or a shadow of the name %q, which is the rollout's; "+
+			"give it another", canary)
 	case e.Canary.Model != "" && e.Canary.Model != e.Model:
 		c.fault(key+".canary.model", "is %q, a rollout is of versions of one model",
 			e.Canary.Model)

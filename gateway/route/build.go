@@ -53,7 +53,8 @@ func (b *builder) endpoint(s Spec) *Endpoint {
 // clone returns a copy that shares nothing with s.
 func (s *Spec) clone() Spec {
 	c := *s
-	c.Arms, c.Rules, c.Shadows = slices.Clone(s.Arms), slices.Clone(s.Rules), slices.Clone(s.Shadows)
+	c.Arms, c.Rules = slices.Clone(s.Arms), slices.Clone(s.Rules)
+	c.Shadows = slices.Clone(s.Shadows)
 	if s.Sticky != nil {
 		sticky := *s.Sticky
 		c.Sticky = &sticky

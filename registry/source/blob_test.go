@@ -123,7 +123,8 @@ func TestChanged(t *testing.T) {
 		write("one")
 		store := openStore(t)
 		if _, err := pullTree(t.Context(), into{store: store},
-			changing{tree, func() { write("other") }}, "1"); !errors.Is(err, ErrChanged) || len(store.List()) != 0 {
+			changing{tree, func() { write("other") }}, "1"); !errors.Is(err, ErrChanged) ||
+			len(store.List()) != 0 {
 			t.Errorf("%T: a file that was replaced: %v", tree, err)
 		}
 	}

@@ -50,8 +50,8 @@ Ten minutes after a version has left, its counters leave too.
 const plane = `
 ## Sources and rollouts
 
-The evidence of a guard rolls a canary back when its ` + "`harm`" + ` reaches ln(guards / (1 - confidence)),
-about 3.7 for two guards at 0.95. See [rollouts.md](rollouts.md).
+The evidence of a guard rolls a canary back when its ` + "`harm`" + ` reaches about
+ln(guards / (1 - confidence)), 3.7 for two guards at 0.95. See [rollouts.md](rollouts.md).
 
 | metric | type | labels | meaning |
 |---|---|---|---|
@@ -101,7 +101,8 @@ func page() []byte {
 	table("\n## Requests, runs and models\n", false)
 	b.WriteString(plane)
 	for _, d := range control.MetricDocs() {
-		fmt.Fprintf(&b, "| `%s` | gauge | %s | %s |\n", d.Name, strings.Join(d.Labels, ", "), d.Help)
+		fmt.Fprintf(&b, "| `%s` | gauge | %s | %s |\n", d.Name, strings.Join(d.Labels, ", "),
+			d.Help)
 	}
 	b.WriteString(outcomesIntro)
 	for _, o := range gateway.Outcomes() {

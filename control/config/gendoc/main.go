@@ -46,8 +46,8 @@ Flags of ` + "`serve`" + ` stand above the file.
 SIGHUP reads the file again. Log level, the list of models to load, sources, models, endpoints and
 caches change at once; what needs a new start is logged by name. A file with errors changes nothing.
 
-Sources, models and endpoints are resources: what the API and ` + "`millrace apply`" + ` change while the server
-runs stays over restarts, see [control.md](control.md).
+Sources, models and endpoints are resources: what the API and ` + "`millrace apply`" + `
+change while the server runs stays over restarts, see [control.md](control.md).
 
 Sizes are written ` + "`64MiB`" + `, ` + "`10MB`" + ` or in bytes, durations ` +
 	"`1ms`" + `, ` + "`30s`" + `, ` + "`5m`" + `.
