@@ -111,7 +111,7 @@ func (p *Plane) undo(e *endpoint, by store.Author) error {
 	status := e.status
 	status.Former = nil
 	// Also while the alias does not name the successor, which it may be about to.
-	status.Promoted = &Promoted{Model: f.Model, Version: f.Version, Over: f.Successor}
+	status.Promoted = p.view.over(e, f.Version, f.Successor)
 	status.refuse(Refused{f.Successor, p.ref(f.Model, f.Successor).Digest, "undo"})
 	status.event(now, true, fmt.Sprintf("%s took the promotion of version %s back: version %s "+
 		"is stable again", cmp.Or(by.Who, "somebody"), f.Successor, f.Version))

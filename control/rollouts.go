@@ -397,8 +397,7 @@ func (p *Plane) verdict(e *endpoint, s *rollout.State) (EndpointStatus, []Action
 				Version: s.Canary.Version})
 		}
 	}
-	status.Promoted = &Promoted{Model: s.Model, Version: s.Canary.Version,
-		Over: p.view.resolve(&e.spec, e.spec.Stable)}
+	status.Promoted = p.view.over(e, s.Canary.Version, s.Stable.Version)
 	status.Former = &Former{Model: s.Model, Version: s.Stable.Version,
 		Successor: s.Canary.Version, Until: s.Ended.Add(keep)}
 	return status, actions

@@ -3,6 +3,7 @@ package control
 import (
 	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -38,7 +39,8 @@ func TestPromotion(t *testing.T) {
 	b.look(time.Second)
 	b.serves("stable=2")
 	s := b.status("e")
-	if s.Rollout != "" || *s.Promoted != (Promoted{"m", "2", "1"}) || s.Former.Version != "1" ||
+	if s.Rollout != "" || !reflect.DeepEqual(*s.Promoted, Promoted{"m", "2", []string{"1"}}) ||
+		s.Former.Version != "1" ||
 		s.Former.Successor != "2" || !strings.Contains(s.Events[1].Text, "promoted") {
 		t.Errorf("after the promotion: %+v", s)
 	}
@@ -56,6 +58,32 @@ func TestPromotion(t *testing.T) {
 	b.look(time.Second) // the alias names what serves
 	if s := b.status("e"); s.Rollouts != 1 || s.Waiting != "" {
 		t.Errorf("a rollout of what serves: %+v", s)
+	}
+}
+
+// TestLateAlias: the alias of a promotion moves only after the next promotion. It must not bring
+// the version between back.
+func TestLateAlias(t *testing.T) {
+	b := open(t)
+	b.aliases("1", "1")
+	b.endpoint("")
+	promote := func(version string) {
+		t.Helper()
+		b.aliases("1", version)
+		b.until(rollout.Promoting)
+		b.look(time.Second)
+		b.serves("stable=" + version)
+	}
+	promote("2")
+	promote("3")
+	b.aliases("2", "3")
+	b.look(time.Second)
+	b.serves("stable=3")
+	b.aliases("3", "3")
+	b.look(time.Second)
+	b.serves("stable=3")
+	if s := b.status("e"); s.Promoted != nil || s.Rollouts != 2 {
+		t.Errorf("after the alias has moved: %+v", s)
 	}
 }
 

@@ -26,12 +26,13 @@ type EndpointStatus struct {
 }
 
 // Promoted is the version of a model that a rollout has made the stable one. It holds while what
-// the spec says is still Over, as it was then: once the registry's alias has moved, by the
-// rollout itself or by a person, that holds, and goes on to when it moves back.
+// the spec says is among Over: the versions that it, and promotions whose alias was still to move,
+// have taken the place of. Once the registry's alias has moved elsewhere, by the rollout itself or
+// by a person, that holds, and goes on to when it moves back.
 type Promoted struct {
-	Model   string `json:"model"`
-	Version string `json:"version"`
-	Over    string `json:"over"`
+	Model   string   `json:"model"`
+	Version string   `json:"version"`
+	Over    []string `json:"over"`
 }
 
 // Former is the version of a model that was the stable one before its Successor.

@@ -138,7 +138,7 @@ func (v *view) resolve(e *config.Endpoint, text string) string {
 // promoted returns the promotion that holds, nil where none does.
 func (v *view) promoted(e *endpoint) *Promoted {
 	p := e.status.Promoted
-	if p == nil || p.Model != modelOf(&e.spec) || p.Over != v.resolve(&e.spec, e.spec.Stable) {
+	if p == nil || p.Model != modelOf(&e.spec) || !slices.Contains(p.Over, v.resolve(&e.spec, e.spec.Stable)) {
 		return nil
 	}
 	return p
@@ -154,6 +154,21 @@ func (v *view) stale(e *endpoint) bool {
 	}
 	now := v.resolve(&e.spec, e.spec.Stable)
 	return p.Model != modelOf(&e.spec) || now != "" && (now != p.Version || !v.moving(p))
+}
+
+// over is the promotion of a version in the place of another one. Of one that still held, it
+// stands above the same: the alias may yet go the way of both.
+func (v *view) over(e *endpoint, version, former string) *Promoted {
+	p := &Promoted{Model: modelOf(&e.spec), Version: version, Over: []string{former}}
+	if before := v.promoted(e); before != nil {
+		p.Over = append(p.Over, before.Over...)
+	}
+	p.Over = append(p.Over, v.resolve(&e.spec, e.spec.Stable))
+	slices.Sort(p.Over)
+	p.Over = slices.DeleteFunc(slices.Compact(p.Over), func(one string) bool {
+		return one == version || one == ""
+	})
+	return p
 }
 
 // moving says whether an alias is yet to be moved to a promoted version.

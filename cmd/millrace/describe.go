@@ -142,7 +142,8 @@ func describeEndpoint(w io.Writer, status json.RawMessage, last *control.Rollout
 		fmt.Fprintf(w, name+":\n  "+format+"\n", args...)
 	}
 	if s.Promoted != nil {
-		line("Promoted", "version %s in the place of %s", s.Promoted.Version, s.Promoted.Over)
+		line("Promoted", "version %s in the place of %s", s.Promoted.Version,
+			strings.Join(s.Promoted.Over, ", "))
 	}
 	if s.Former != nil {
 		line("Former", "version %s, kept for an undo until %s", s.Former.Version,

@@ -129,7 +129,8 @@ func (s *server) openPlane() error {
 		if kept := s.endpoints.publishKept(); kept != nil {
 			return errors.Join(s.fault, err)
 		}
-		s.log.Error("the control plane does not run; the endpoints last in force serve", "error", err)
+		s.log.Error("the control plane does not run; the endpoints last in force serve", "error",
+			err)
 		s.plane = control.Down(cfg, err)
 	}
 	if err := s.core.Register(s.plane); err != nil {

@@ -5,7 +5,6 @@ package delivery_test
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -36,6 +35,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	program, cache = filepath.Join(dir, "millrace"), filepath.Join(dir, "cache")
+	_ = os.Setenv("MLFLOW_DISABLE_TELEMETRY", "true") // for all that runs Python
 	out, err := exec.Command("go", "build", "-o", program, "..").CombinedOutput()
 	status := 1
 	if err != nil {
@@ -47,8 +47,24 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
+// needSources reads the folders of the program's sources. Go takes a result from its cache as
+// long as all that the tests have read is the same, and does not see what TestMain builds of.
+var needSources = sync.OnceFunc(func() {
+	out, err := exec.Command("go", "list", "-deps", "-f",
+		"{{if and .Module .Module.Main}}{{.Dir}}{{end}}", "..").Output()
+	for dir := range strings.Lines(string(out)) {
+		if err == nil {
+			_, err = os.ReadDir(strings.TrimSpace(dir))
+		}
+	}
+	if err != nil {
+		panic(err)
+	}
+})
+
 // command prepares a run of millrace.
 func command(args ...string) *exec.Cmd {
+	needSources()
 	cmd := exec.Command(program, args...)
 	cmd.Env = append(os.Environ(), "XDG_CACHE_HOME="+cache)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -62,10 +78,12 @@ type server struct {
 	client *http.Client
 }
 
-// launch starts a server on the settings of a folder.
-func launch(t *testing.T, dir string) *server {
+// launch starts a server on the settings of a folder, with more in its environment.
+func launch(t *testing.T, dir string, env ...string) *server {
 	t.Helper()
-	s := &server{processtest.Start(t, command("serve", "-c", filepath.Join(dir, "millrace.yaml"))), t,
+	cmd := command("serve", "-c", filepath.Join(dir, "millrace.yaml"))
+	cmd.Env = append(cmd.Env, env...)
+	s := &server{processtest.Start(t, cmd), t,
 		&http.Client{Timeout: processtest.Patience,
 			Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
 	t.Cleanup(s.client.CloseIdleConnections)
@@ -165,18 +183,33 @@ func (s *server) verdict(name string, within time.Duration) control.RolloutStatu
 // load sends requests until it is ended.
 type load struct {
 	rows     [][]byte // bodies
-	url      atomic.Pointer[string]
-	answers  atomic.Uint64
-	statuses sync.Map // number of answers by status
-	lost     atomic.Uint64
+	url      string
+	client   *http.Client
+	check    func(a answer) string // what is wrong with an answer; nil for no check
+	statuses sync.Map              // number of answers by status
+	lost     atomic.Uint64         // requests that were cut off, or found no server
+	wrong    atomic.Pointer[string]
 	stop     chan struct{}
 	wait     sync.WaitGroup
-	check    func(row int, version string, body []byte) string // what is wrong with an answer
-	wrong    atomic.Pointer[string]
+}
+
+// answer is what came back for one of the rows.
+type answer struct {
+	row     int
+	sent    time.Time
+	status  int
+	version string
+	body    []byte
+}
+
+// load returns a load for a model or endpoint, which does not run yet.
+func (s *server) load(name string, rows [][]byte) *load {
+	return &load{rows: rows, client: s.client,
+		url: "http://" + s.Addresses["http"] + "/v2/models/" + name + "/infer"}
 }
 
 // start sends requests by some clients at once. A server that is away is asked again.
-func (l *load) start(clients int, client *http.Client) {
+func (l *load) start(clients int) {
 	l.stop = make(chan struct{})
 	for c := range clients {
 		l.wait.Go(func() {
@@ -186,41 +219,48 @@ func (l *load) start(clients int, client *http.Client) {
 				case <-l.stop:
 					return
 				default:
-					l.ask(client, rng.IntN(len(l.rows)))
+				}
+				if _, err := l.ask(rng.IntN(len(l.rows))); err != nil {
+					l.lost.Add(1)
+					select {
+					case <-l.stop:
+					case <-time.After(5 * time.Millisecond):
+					}
 				}
 			}
 		})
 	}
 }
 
-func (l *load) ask(client *http.Client, row int) {
-	resp, err := client.Post(*l.url.Load(), "application/json", bytes.NewReader(l.rows[row]))
+// ask sends a request for a row.
+func (l *load) ask(row int) (answer, error) {
+	a := answer{row: row, sent: time.Now()}
+	resp, err := l.client.Post(l.url, "application/json", bytes.NewReader(l.rows[row]))
 	if err != nil {
-		l.lost.Add(1)
-		select {
-		case <-l.stop:
-		case <-time.After(5 * time.Millisecond):
-		}
-		return
+		return a, err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		l.lost.Add(1)
-		return
+	if a.body, err = io.ReadAll(resp.Body); err != nil {
+		return a, err
 	}
-	l.answers.Add(1)
-	n, _ := l.statuses.LoadOrStore(resp.StatusCode, new(atomic.Uint64))
+	a.status, a.version = resp.StatusCode, resp.Header.Get("x-millrace-version")
+	n, _ := l.statuses.LoadOrStore(a.status, new(atomic.Uint64))
 	n.(*atomic.Uint64).Add(1)
-	if l.check != nil && resp.StatusCode == http.StatusOK {
-		if text := l.check(row, resp.Header.Get("x-millrace-version"), body); text != "" {
-			l.wrong.Store(&text)
+	if l.check != nil {
+		if text := l.check(a); text != "" {
+			text = fmt.Sprintf("row %d is answered with %d by version %q: %s: %s", row, a.status,
+				a.version, text, a.body)
+			l.wrong.CompareAndSwap(nil, &text)
 		}
 	}
+	return a, nil
 }
 
+// end stops the requests, if they were started.
 func (l *load) end() {
-	close(l.stop)
+	if l.stop != nil {
+		close(l.stop)
+	}
 	l.wait.Wait()
 }
 
@@ -230,12 +270,6 @@ func (l *load) status(code int) uint64 {
 		return n.(*atomic.Uint64).Load()
 	}
 	return 0
-}
-
-// failed says whether an error is that of a command that ended with a status.
-func failed(err error) bool {
-	var exit *exec.ExitError
-	return errors.As(err, &exit)
 }
 
 // infer is a request for one row of a model with one input.
@@ -248,6 +282,7 @@ func infer(input string, row []float32) []byte {
 	return text
 }
 
+// contains says whether a text has all of the parts.
 func contains(text string, parts ...string) bool {
 	for _, p := range parts {
 		if !strings.Contains(text, p) {
