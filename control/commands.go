@@ -112,7 +112,7 @@ func (p *Plane) undo(e *endpoint, by store.Author) error {
 	status.Former = nil
 	// Also while the alias does not name the successor, which it may be about to.
 	status.Promoted = p.view.over(e, f.Version, f.Successor)
-	status.refuse(Refused{f.Successor, p.ref(f.Model, f.Successor).Digest, "undo"})
+	status.refuse(Refused{f.Successor, p.ref(f.Model, f.Successor).Digest, CommandUndo})
 	status.event(now, true, fmt.Sprintf("%s took the promotion of version %s back: version %s "+
 		"is stable again", cmp.Or(by.Who, "somebody"), f.Successor, f.Version))
 	txn := store.Txn{By: by, Put: []store.Resource{e.with(status)}}

@@ -150,8 +150,12 @@ func describeEndpoint(w io.Writer, status json.RawMessage, last *control.Rollout
 			s.Former.Until.Format(time.RFC3339))
 	}
 	for _, r := range s.Refused {
-		line("Refused", "version %s since rollout %s; `millrace rollout start` tries it again",
-			r.Version, r.Rollout)
+		since := "rollout " + r.Rollout
+		if r.Rollout == control.CommandUndo {
+			since = "its promotion was taken back"
+		}
+		line("Refused", "version %s since %s; `millrace rollout start` tries it again", r.Version,
+			since)
 	}
 	if s.Waiting != "" {
 		line("Waiting", "%s", s.Waiting)
