@@ -138,7 +138,8 @@ func (v *view) resolve(e *config.Endpoint, text string) string {
 // promoted returns the promotion that holds, nil where none does.
 func (v *view) promoted(e *endpoint) *Promoted {
 	p := e.status.Promoted
-	if p == nil || p.Model != modelOf(&e.spec) || !slices.Contains(p.Over, v.resolve(&e.spec, e.spec.Stable)) {
+	if p == nil || p.Model != modelOf(&e.spec) ||
+		!slices.Contains(p.Over, v.resolve(&e.spec, e.spec.Stable)) {
 		return nil
 	}
 	return p

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -30,7 +31,8 @@ func (k *kept) stable() string {
 	switch {
 	case k.rollout != nil && k.rollout.Phase != rollout.Pending:
 		return k.rollout.Stable.Version
-	case k.endpoint.Promoted != nil && k.endpoint.Promoted.Over == champion:
+	case k.endpoint.Promoted != nil &&
+		slices.Contains(k.endpoint.Promoted.Over, champion):
 		return k.endpoint.Promoted.Version
 	}
 	return champion
