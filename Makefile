@@ -41,8 +41,8 @@ test: runtime browser ## run every test, end to end and with the Python clients 
 	go test -tags invariants ./runtime/batch
 
 .PHONY: test-peers
-test-peers: runtime ## run the tests with peers that take longer to build: S3, an OCI registry
-	go test -timeout 30m -tags peers ./registry/source
+test-peers: runtime ## run the tests with peers that take longer to build: S3, OCI, Airflow
+	go test -timeout 30m -tags peers ./registry/source ./control/trigger/pipeline
 
 .PHONY: check
 check: runtime ## vet, staticcheck, gofmt and the short tests; under 3 minutes
