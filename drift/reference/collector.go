@@ -1,0 +1,222 @@
+package reference
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/millrace-ml/millrace/drift/sketch"
+)
+
+// Options say how a profile is built.
+type Options struct {
+	Season      Season
+	TimeColumn  string   // of a file, for the season; it is no feature
+	Categorical []string // columns of numbers that are names, such as codes
+	Outputs     []string // columns of what the model answers
+	Ignored     []string // columns that are no features, such as the label
+	MaxRows     int      // that are kept in memory, a sample of all; 0 is 200,000
+}
+
+const defaultMaxRows = 200_000
+
+// Collector gathers rows for a profile. Of more than it may keep it keeps a uniform
+// sample.
+type Collector struct {
+	options Options
+	columns []column
+	slots   []int
+	seen    uint64
+	last    time.Time // of a row
+	ordered bool      // rows came in the order of their times
+	draw    *rand.Rand
+}
+
+// NewCollector returns a collector of rows with these columns.
+func NewCollector(names []string, o Options) (*Collector, error) {
+	if _, err := o.Season.slots(); err != nil {
+		return nil, err
+	}
+	if o.MaxRows == 0 {
+		o.MaxRows = defaultMaxRows
+	}
+	// The seed is fixed so that the same file always gives the same profile.
+	c := &Collector{options: o, ordered: true, draw: rand.New(rand.NewPCG(1, 1))}
+	for i, name := range names {
+		if slices.Contains(names[:i], name) {
+			return nil, fmt.Errorf("%w: %q is there twice", ErrColumn, name)
+		}
+		c.columns = append(c.columns, column{name: name})
+	}
+	for _, list := range [][]string{o.Categorical, o.Outputs, o.Ignored} {
+		for _, name := range list {
+			if !slices.Contains(names, name) {
+				return nil, fmt.Errorf("%w: there is no %q among %q", ErrColumn, name, names)
+			}
+		}
+	}
+	for i := range c.columns {
+		if slices.Contains(o.Categorical, c.columns[i].name) {
+			c.columns[i].toTexts()
+		}
+	}
+	return c, nil
+}
+
+// Rows returns how many rows were added.
+func (c *Collector) Rows() uint64 { return c.seen }
+
+// Add takes a row with a value for each column, and its time, which is the zero time
+// when it is not known. Rows in the order of their times, and no more of them than are
+// kept, also show how dependent they are.
+func (c *Collector) Add(at time.Time, row []sketch.Value) error {
+	if len(row) != len(c.columns) {
+		return fmt.Errorf("%w: row %d has %d values, there are %d columns", ErrColumn, c.seen+1,
+			len(row), len(c.columns))
+	}
+	place := len(c.slots)
+	c.seen++
+	c.ordered = c.ordered && !at.IsZero() && !at.Before(c.last) && place < c.options.MaxRows
+	c.last = at
+	if place < c.options.MaxRows {
+		c.slots = append(c.slots, 0)
+	} else if place = int(c.draw.Uint64N(c.seen)); place >= c.options.MaxRows {
+		return nil
+	}
+	c.slots[place] = c.options.Season.Slot(at)
+	for i, v := range row {
+		c.columns[i].set(place, v)
+	}
+	return nil
+}
+
+// Build makes a profile of the rows so far.
+func (c *Collector) Build() (*Profile, error) {
+	if len(c.slots) < MinRows {
+		return nil, tooFew(uint64(len(c.slots)), 0, 1)
+	}
+	p := &Profile{Version: profileVersion, Rows: c.seen, Season: c.options.Season}
+	var faults []error
+	var numeric []int // places in columns of numeric inputs
+	var features []int
+	for i := range c.columns {
+		col := &c.columns[i]
+		if slices.Contains(c.options.Ignored, col.name) {
+			continue
+		}
+		f, note, err := c.feature(col)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%w: %q %w", ErrColumn, col.name, err))
+			continue
+		}
+		if note != "" {
+			p.Notes = append(p.Notes, fmt.Sprintf("%q %s", col.name, note))
+		} else if f.Edges != nil && !f.Output {
+			numeric = append(numeric, i)
+			features = append(features, len(p.Features))
+		}
+		if f.DesignEffect > 2 {
+			p.Notes = append(p.Notes, fmt.Sprintf("%q is alike in rows that follow each other: "+
+				"drift takes %.0f times as long to see", col.name, f.DesignEffect))
+		}
+		p.Features = append(p.Features, f)
+	}
+	if faults != nil {
+		return nil, errors.Join(faults...)
+	}
+	if c.seen < 10_000 {
+		p.Notes = append(p.Notes, fmt.Sprintf("with %d rows small shifts go unseen, 10000 are "+
+			"better", c.seen))
+	}
+	if err := p.prepare(); err != nil {
+		return nil, err
+	}
+	p.Joint = c.joint(p, numeric, features)
+	return p, p.prepare()
+}
+
+// feature builds the reference of one column.
+func (c *Collector) feature(col *column) (f Feature, note string, err error) {
+	f = Feature{Name: col.name, Output: slices.Contains(c.options.Outputs, col.name)}
+	if col.texts != nil {
+		f.Categories = col.categories()
+		if f.Categories == nil {
+			return f, "", errors.New("has no values, all are missing: leave it out")
+		}
+		if len(f.Categories) == 1 {
+			note = "has one frequent value only: nothing but its share is watched"
+		}
+	} else {
+		values := col.finite()
+		if len(values) == 0 {
+			return f, "", errors.New("has no numbers, all are missing, NaN or infinite: " +
+				"leave it out")
+		}
+		f.Edges = makeEdges(values)
+		if values[0] == values[len(values)-1] {
+			note = "is constant: only other values are noticed"
+		}
+	}
+	if err := f.makeLayout(); err != nil {
+		return f, "", err
+	}
+	c.count(&f, col)
+	return f, note, nil
+}
+
+// count fills in the counts of a feature from the values of a column.
+func (c *Collector) count(f *Feature, col *column) {
+	slots, _ := c.options.Season.slots() // NewCollector has checked it
+	f.Counts = make([][]uint64, slots)
+	for i := range f.Counts {
+		f.Counts[i] = make([]uint64, f.layout.Bins())
+	}
+	bins := make([]int, len(c.slots))
+	for row, slot := range c.slots {
+		bins[row] = f.layout.Bin(col.value(row))
+		f.Counts[slot][bins[row]]++
+	}
+	if c.ordered {
+		f.DesignEffect = designEffect(f, bins, c.slots)
+	}
+}
+
+// finite returns the numbers of a column that are some, ascending.
+func (c *column) finite() []float64 {
+	values := make([]float64, 0, len(c.numbers))
+	for i, x := range c.numbers {
+		if !c.missing[i] && !math.IsNaN(x) && !math.IsInf(x, 0) {
+			values = append(values, x)
+		}
+	}
+	slices.Sort(values)
+	return values
+}
+
+// rare is the share of rows below which a category has no bin of its own.
+const rare = 1.0 / 2000
+
+// categories returns the texts of a column that deserve a bin, most frequent first.
+func (c *column) categories() []string {
+	counts := make(map[string]int)
+	for i, s := range c.texts {
+		if !c.missing[i] {
+			counts[s]++
+		}
+	}
+	names := slices.SortedFunc(maps.Keys(counts), func(a, b string) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b))
+	})
+	for i, name := range names {
+		scarce := float64(counts[name]) < rare*float64(len(c.texts))
+		if i > 0 && (i == sketch.MaxCategories || scarce) {
+			return names[:i]
+		}
+	}
+	return names
+}
