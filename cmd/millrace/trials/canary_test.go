@@ -102,7 +102,7 @@ func TestOneOwner(t *testing.T) {
 	file := canarySettings(t, dir, 5)
 	p := launch(t, file)
 	status, said := finish(t, "serve", "-c", file)
-	wantTexts(t, said, filepath.Join(dir, "data", "feedback.db"), "another process")
+	wantTexts(t, said, filepath.Join(dir, "data", "control.db"), "another process")
 	if status != 1 {
 		t.Errorf("the status is %d", status)
 	}

@@ -103,12 +103,26 @@ func TestLastGood(t *testing.T) {
 		t.Errorf("the endpoints that are kept have changed: %v\n%s", err, again)
 	}
 
+	// The store of the control plane has them, too. Without it, the file is what there is.
+	plane := filepath.Join(dir, "data", "control.db")
+	store, err := os.ReadFile(plane)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, plane, "")
+	p = launch(t, file)
+	wantTexts(t, p.Output(), "the control plane does not run", "control.db")
+	if a := p.ask(request{endpoint: "fraud", user: "risk"}); a.version != "2" {
+		t.Errorf("version %s answers without a control plane", a.version)
+	}
+	p.term()
 	for _, text := range []string{"", string(kept[:len(kept)/2]), "{}",
 		strings.Replace(string(kept), `"risk"`, `"rest"`, 1)} {
 		write(t, table, text)
-		refused("nor can the endpoints last in force serve", table, "not a file of endpoints")
+		refused("control.db")
 	}
-	// A good file needs none of it.
+	// A good store and a good file need none of it.
+	write(t, plane, string(store))
 	settings(t, dir, "endpoints:\n  - {name: fraud, model: sum, stable: '2'}\n")
 	p = launch(t, file)
 	if a := p.ask(request{endpoint: "fraud"}); a.version != "2" {
