@@ -14,9 +14,6 @@ import (
 	"github.com/millrace-ml/millrace/gateway/route"
 )
 
-// CanaryArm is the name of the arm and of the shadow that a rollout puts into an endpoint.
-const CanaryArm = "canary"
-
 // built is an endpoint as it is to be in force, and what that follows from: resources that a
 // commit replaces as a whole.
 type built struct {
@@ -64,31 +61,33 @@ func equal(a, b []route.Spec) bool {
 	})
 }
 
-// steer gives the canary of a rollout its share. c is what the endpoint says now, which may be
-// nothing any more. An endpoint that has just got another model is left alone: the rollout ends
-// at the next look.
+// steer gives the canary of a rollout its share, as the arm and the shadow of that name. c is
+// what the endpoint says now, which may be nothing any more. An endpoint that has just got another
+// model is left alone: the rollout ends at the next look.
 func steer(s *route.Spec, r *rollout.State, c *config.Canary) {
 	if r.Phase == rollout.Pending || r.Phase == rollout.Done || s.Arms[0].Model != r.Model {
 		return
 	}
 	s.Arms[0].Version = r.Stable.Version
-	s.Arms = slices.DeleteFunc(s.Arms, func(a route.ArmSpec) bool { return a.Name == CanaryArm })
+	s.Arms = slices.DeleteFunc(s.Arms, func(a route.ArmSpec) bool {
+		return a.Name == route.CanaryArm
+	})
 	left := route.FullWeight // by further arms, which keep what they have
 	for _, a := range s.Arms[1:] {
 		left -= a.Weight
 	}
 	weight := min(int(r.Weight()*route.FullWeight/100+0.5), left)
-	s.Arms = slices.Insert(s.Arms, 1, route.ArmSpec{Name: CanaryArm, Model: r.Model,
+	s.Arms = slices.Insert(s.Arms, 1, route.ArmSpec{Name: route.CanaryArm, Model: r.Model,
 		Version: r.Canary.Version, Weight: weight})
 	s.Trial = r.ID
 	if percent := r.Shadowing(); percent > 0 {
-		k := route.ShadowSpec{Name: CanaryArm, Model: r.Model, Version: r.Canary.Version,
+		k := route.ShadowSpec{Name: route.CanaryArm, Model: r.Model, Version: r.Canary.Version,
 			Percent: percent}
 		if c != nil {
 			k.Absolute, k.Relative = c.Shadow.Absolute, c.Shadow.Relative
 		}
 		s.Shadows = append(slices.DeleteFunc(s.Shadows, func(o route.ShadowSpec) bool {
-			return o.Name == CanaryArm
+			return o.Name == route.CanaryArm
 		}), k)
 	}
 }

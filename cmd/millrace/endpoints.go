@@ -180,11 +180,11 @@ func (e *endpoints) Observe(endpoint, rollout string) control.Observed {
 	if t, ok := e.core.Trial(endpoint); ok && t.ID == rollout {
 		o.Counts, o.Rewards = t.Counts, t.Rewards
 	}
-	if s, ok := e.core.ShadowReport(endpoint, control.CanaryArm); ok {
+	if s, ok := e.core.ShadowReport(endpoint, route.CanaryArm); ok {
 		o.Shadow.Compared, o.Shadow.Disagreed = s.Compared, s.Compared-s.Agreed
 		o.Shadow.Failed = s.Failed
 		o.Examples = func() json.RawMessage {
-			return exampleText(e.core.ShadowExamples(endpoint, control.CanaryArm))
+			return exampleText(e.core.ShadowExamples(endpoint, route.CanaryArm))
 		}
 	}
 	return o
