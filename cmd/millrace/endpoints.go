@@ -41,6 +41,7 @@ type endpoints struct {
 
 	settings chan []config.Model // the latest that wait to be taken over
 	tables   chan published      // the latest that wait to be kept
+	kept     bool                // the first ones are
 	faults   string              // of the last table: what it names that cannot serve
 }
 
@@ -88,7 +89,12 @@ func (e *endpoints) Publish(specs []route.Spec, aliases route.Aliases) error {
 	e.makeRoom(table)
 	e.reweigh(time.Now())
 	e.check()
-	latest(e.tables, published{specs, aliases})
+	if t := (published{specs, aliases}); e.kept {
+		latest(e.tables, t)
+	} else {
+		e.kept = true
+		e.save(t)
+	}
 	return nil
 }
 
@@ -109,20 +115,24 @@ func latest[T any](to chan T, value T) {
 }
 
 // keep saves what was published, the latest only, until tables is closed. It is for a start
-// without the control plane, whose store has it first: nothing waits for it.
+// without the control plane, whose store has it first: only the start of the server waits for it.
 func (e *endpoints) keep() {
-	path := filepath.Join(e.cfg.Server.Data, tableFile)
 	for t := range e.tables {
-		if _, err := os.Stat(path); len(t.specs) == 0 && errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err := route.Save(path, t.specs, t.aliases); err != nil {
-			e.log.Error("cannot keep the endpoints for a restart; they serve", "error", err)
-		}
+		e.save(t)
 		select { // of many changes not each is worth it
 		case <-time.After(keepInterval):
 		case <-e.stop:
 		}
+	}
+}
+
+func (e *endpoints) save(t published) {
+	path := filepath.Join(e.cfg.Server.Data, tableFile)
+	if _, err := os.Stat(path); len(t.specs) == 0 && errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err := route.Save(path, t.specs, t.aliases); err != nil {
+		e.log.Error("cannot keep the endpoints for a restart; they serve", "error", err)
 	}
 }
 
