@@ -27,10 +27,11 @@ type pending struct {
 	rollout string
 	index   int
 	Action
-	state rollout.State
-	at    string        // the model's name at its source
-	to    source.Source // nil where there is none
-	fault error         // why the source cannot be told; nil
+	state  rollout.State
+	undone string
+	at     string        // the model's name at its source
+	to     source.Source // nil where there is none
+	fault  error         // why the source cannot be told; nil
 }
 
 // retry is when an action that has failed is tried again.
@@ -91,7 +92,8 @@ func (p *Plane) pending() []pending {
 			if !a.Done.IsZero() {
 				continue
 			}
-			one := pending{rollout: r.Name, index: i, Action: a, state: r.status.State}
+			one := pending{rollout: r.Name, index: i, Action: a, state: r.status.State,
+				undone: r.status.Undone}
 			m := p.view.models[one.state.Model]
 			if m != nil && m.spec.Source != "" {
 				one.at = registered(&m.spec)
@@ -152,10 +154,14 @@ func (p *Plane) do(ctx context.Context, a *pending) error {
 		return to.SetAlias(ctx, a.at, a.Version, a.Alias)
 	}
 	s := &a.state
+	verdict, reason, sentence := string(s.Verdict), s.Reason, s.Sentence()
+	if a.undone != "" {
+		verdict, reason, sentence = "undone", a.undone, a.undone
+	}
 	return to.Tag(ctx, a.at, a.Version, map[string]string{
-		"millrace.verdict": string(s.Verdict), "millrace.reason": cut(s.Reason, 500),
+		"millrace.verdict": verdict, "millrace.reason": cut(reason, 500),
 		"millrace.rollout": s.ID, "millrace.endpoint": s.Endpoint,
-		"millrace.sentence": cut(s.Sentence(), 2000),
+		"millrace.sentence": cut(sentence, 2000),
 	})
 }
 

@@ -113,11 +113,12 @@ func (p *Plane) undo(e *endpoint, by store.Author) error {
 	// Also while the alias does not name the successor, which it may be about to.
 	status.Promoted = p.view.over(e, f.Version, f.Successor)
 	status.refuse(Refused{f.Successor, p.ref(f.Model, f.Successor).Digest, CommandUndo})
-	status.event(now, true, fmt.Sprintf("%s took the promotion of version %s back: version %s "+
-		"is stable again", cmp.Or(by.Who, "somebody"), f.Successor, f.Version))
+	why := fmt.Sprintf("%s took the promotion of version %s back: version %s is stable again",
+		cmp.Or(by.Who, "somebody"), f.Successor, f.Version)
+	status.event(now, true, why)
 	txn := store.Txn{By: by, Put: []store.Resource{e.with(status)}}
 	if record := p.view.promotion(e.Name, f.Successor); record != nil {
-		txn.Put = append(txn.Put, p.view.undone(record, f.Version, now)...)
+		txn.Put = append(txn.Put, p.view.undone(record, f.Version, why, now)...)
 	}
 	if err := p.commit(p.ctx, txn); err != nil {
 		return err
@@ -143,20 +144,25 @@ func (v *view) promotion(endpoint, version string) *record {
 }
 
 // undone returns the records after a promotion was taken back: its alias moves back, whether it
-// has moved already or not, since that may just be under way.
-func (v *view) undone(r *record, version string, now time.Time) []store.Resource {
-	i := slices.IndexFunc(r.status.Actions, func(a Action) bool { return a.Kind == ActionAlias })
-	if i < 0 {
-		return nil
-	}
-	back := Action{Kind: ActionAlias, Alias: r.status.Actions[i].Alias, Version: version}
+// has moved already or not, since that may just be under way, and its version is tagged anew.
+func (v *view) undone(r *record, version, why string, now time.Time) []store.Resource {
 	status := r.status
-	status.Actions = append(slices.Clone(status.Actions), back)
-	if a := &status.Actions[i]; a.Done.IsZero() {
-		a.Done, a.Error = now, supersededBy("undo")
+	status.Actions, status.Undone = slices.Clone(status.Actions), why
+	var back []Action
+	for i := range status.Actions {
+		a := &status.Actions[i]
+		switch a.Kind {
+		case ActionTags:
+			a.Done, a.Error = time.Time{}, ""
+		case ActionAlias:
+			back = []Action{{Kind: ActionAlias, Alias: a.Alias, Version: version}}
+			if a.Done.IsZero() {
+				a.Done, a.Error = now, supersededBy(CommandUndo)
+			}
+		}
 	}
-	actions := []Action{back}
-	return append(v.superseded(r.Name, status.State.Model, actions, now), r.with(status))
+	status.Actions = append(status.Actions, back...)
+	return append(v.superseded(r.Name, status.State.Model, back, now), r.with(status))
 }
 
 // sentence says where an endpoint stands.

@@ -368,8 +368,12 @@ func TestUndo(t *testing.T) {
 	b.serves("stable=1")
 	b.restart()
 	b.serves("stable=1")
-	if got := b.actions(); !strings.HasSuffix(got, "e/1 alias champion=1 waits") {
+	if got := b.actions(); !strings.HasSuffix(got, "e/1 alias champion=1 waits") ||
+		!strings.HasPrefix(got, "e/1 tags=2 waits") {
 		t.Errorf("to do are %q", got)
+	}
+	if s := b.record(); !strings.HasPrefix(s.Undone, "ana took the promotion") {
+		t.Errorf("the record says %q", s.Undone)
 	}
 
 	b = start(`, "keep_warm": "1ms"`)

@@ -69,6 +69,7 @@ type RolloutStatus struct {
 	// Held says what keeps the rollout from going on, such as a gate or a freeze.
 	Held    string   `json:"held,omitempty"`
 	Actions []Action `json:"actions,omitempty"` // that follow from the verdict
+	Undone  string   `json:"undone,omitempty"`  // who has taken the promotion back, in a sentence
 	// Examples are requests that the canary answered otherwise as a shadow, the worst first. They
 	// come with the verdict.
 	Examples json.RawMessage `json:"examples,omitempty"`

@@ -152,6 +152,9 @@ func newRolloutHistory() *cobra.Command {
 					if err := printTale(w, r.Name, &status.State); err != nil {
 						return err
 					}
+					if status.Undone != "" {
+						fmt.Fprintf(w, "  then %s\n", values.Printable(status.Undone))
+					}
 				}
 				return nil
 			})
