@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"mime"
 	"net/http"
 	"strings"
@@ -65,6 +66,8 @@ var statuses = [...]struct {
 	{store.ErrFull, http.StatusInsufficientStorage},
 	{syscall.ENOSPC, http.StatusInsufficientStorage},
 	{store.ErrFile, http.StatusServiceUnavailable},
+	{io.ErrUnexpectedEOF, http.StatusBadRequest}, // of a client that went away
+	{syscall.ECONNRESET, http.StatusBadRequest},
 }
 
 // statusOf returns the status of an error, 0 for one that is not known.
