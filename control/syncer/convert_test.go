@@ -39,13 +39,16 @@ func convert(kind, notes, in, out string) int {
 		fmt.Println(os.Environ())
 		return 1
 	case "eat":
+		var last []byte
 		for range 4 << 10 {
-			_, err := syscall.Mmap(-1, 0, 1<<20, syscall.PROT_READ|syscall.PROT_WRITE,
+			more, err := syscall.Mmap(-1, 0, 1<<20, syscall.PROT_READ|syscall.PROT_WRITE,
 				syscall.MAP_ANON|syscall.MAP_PRIVATE)
 			if err != nil {
+				_ = syscall.Munmap(last) // Go itself needs room to say so and to end
 				fmt.Println(err)
 				return 1
 			}
+			last = more
 		}
 	case "hang": // with a child that the note names
 		child := exec.Command("sleep", "600")
