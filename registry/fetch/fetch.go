@@ -264,21 +264,12 @@ func (c *Client) authorize(r *http.Request) error {
 	}
 	cfg := &c.cfg
 	file, env := cfg.PasswordFile+cfg.TokenFile, cfg.PasswordEnv+cfg.TokenEnv
-	var secret string
-	switch {
-	case file != "":
-		text, err := readSecret(file)
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrCredentials, err)
-		}
-		secret = strings.TrimSpace(text)
-	case env != "":
-		secret = strings.TrimSpace(os.Getenv(env))
-	default:
+	if file == "" && env == "" {
 		return nil
 	}
-	if secret == "" || strings.ContainsFunc(secret, func(r rune) bool { return r < ' ' }) {
-		return fmt.Errorf("%w: %s%s holds none, or more than a line", ErrCredentials, file, env)
+	secret, err := Secret(file, env)
+	if err != nil {
+		return err
 	}
 	if cfg.Username != "" {
 		r.SetBasicAuth(cfg.Username, secret)
@@ -286,6 +277,23 @@ func (c *Client) authorize(r *http.Request) error {
 		r.Header.Set("Authorization", "Bearer "+secret)
 	}
 	return nil
+}
+
+// Secret reads a password or token, one line: from a file, or where that is empty from the
+// environment variable of a name. Its error is ErrCredentials and does not hold it.
+func Secret(file, env string) (string, error) {
+	text := os.Getenv(env)
+	if file != "" {
+		var err error
+		if text, err = readSecret(file); err != nil {
+			return "", fmt.Errorf("%w: %w", ErrCredentials, err)
+		}
+	}
+	text = strings.TrimSpace(text)
+	if text == "" || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' }) {
+		return "", fmt.Errorf("%w: %s%s holds none, or more than a line", ErrCredentials, file, env)
+	}
+	return text, nil
 }
 
 func readSecret(file string) (string, error) {

@@ -3,10 +3,7 @@ package source
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"os"
-	"strings"
 	"time"
 
 	"gocloud.dev/gcerrors"
@@ -80,30 +77,15 @@ func refusedByS3(err error) bool {
 		ok && answer.HTTPStatusCode() == http.StatusForbidden
 }
 
-// maxSecret bounds the file of a password or token, in bytes.
-const maxSecret = 64 << 10
-
 // secret reads a password or token. It is empty where neither a file nor the name of
 // an environment variable is given.
 func secret(file, env string) (string, error) {
-	text := os.Getenv(env)
-	switch {
-	case file != "":
-		f, err := os.Open(file)
-		if err != nil {
-			return "", fmt.Errorf("%w: %w", ErrCredentials, err)
-		}
-		read, err := io.ReadAll(io.LimitReader(f, maxSecret))
-		if err := errors.Join(err, f.Close()); err != nil {
-			return "", fmt.Errorf("%w: %w", ErrCredentials, err)
-		}
-		text = string(read)
-	case env == "":
+	if file == "" && env == "" {
 		return "", nil
 	}
-	text = strings.TrimSpace(text)
-	if text == "" || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' }) {
-		return "", fmt.Errorf("%w: %s%s holds none, or more than a line", ErrCredentials, file, env)
+	text, err := fetch.Secret(file, env)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrCredentials, err)
 	}
-	return text, nil
+	return text, err
 }

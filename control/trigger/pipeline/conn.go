@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 
@@ -22,27 +21,11 @@ import (
 // secret is one that is read from a file or an environment variable at each use.
 type secret struct{ file, env string }
 
-// maxSecret bounds the file of a secret, in bytes.
-const maxSecret = 64 << 10
-
 // read returns the secret. Its error does not hold it.
 func (s secret) read() (string, error) {
-	text := os.Getenv(s.env)
-	if s.file != "" {
-		f, err := os.Open(s.file)
-		if err != nil {
-			return "", &trigger.Fault{Text: "cannot read a secret: " + err.Error()}
-		}
-		all, err := io.ReadAll(io.LimitReader(f, maxSecret))
-		if err = errors.Join(err, f.Close()); err != nil {
-			return "", &trigger.Fault{Text: "cannot read a secret: " + err.Error()}
-		}
-		text = string(all)
-	}
-	text = strings.TrimSpace(text)
-	if text == "" || strings.ContainsFunc(text, func(c rune) bool { return c < ' ' }) {
-		return "", &trigger.Fault{Text: fmt.Sprintf("%s%s holds no secret, or more than a line",
-			s.file, s.env)}
+	text, err := fetch.Secret(s.file, s.env)
+	if err != nil {
+		return "", &trigger.Fault{Text: "cannot read a secret: " + err.Error()}
 	}
 	return text, nil
 }
