@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -110,9 +109,7 @@ func (p *Plane) openSource(s *config.Source) (source.Source, error) {
 		a.PasswordEnv
 	access.TokenFile, access.TokenEnv = a.TokenFile, a.TokenEnv
 	own := func(text string) source.Access { // the source's own host may be asked
-		if u, err := url.Parse(text); err == nil && u.Hostname() != "" {
-			access.Allow = append([]string{u.Hostname()}, access.Allow...)
-		}
+		access.Allow = append(hostOf(text), access.Allow...)
 		return access
 	}
 	switch {

@@ -48,6 +48,14 @@ func (f *adminFlags) client() (*apiclient.Client, error) {
 	return apiclient.New(f.address, userName())
 }
 
+// of returns a client, and the plural of the kind of resource that somebody wrote.
+func (f *adminFlags) of(kind string) (c *apiclient.Client, plural string, err error) {
+	if c, err = f.client(); err == nil {
+		plural, err = pluralOf(kind)
+	}
+	return c, plural, err
+}
+
 // userName is who stands in the audit log.
 func userName() string {
 	name := cmp.Or(os.Getenv("MILLRACE_USER"), os.Getenv("USER"))

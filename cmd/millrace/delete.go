@@ -16,11 +16,7 @@ func newDelete() *cobra.Command {
 		Short: "Delete a source, model or endpoint of a running server",
 		Args:  ofKind(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
-			plural, err := pluralOf(args[0])
+			c, plural, err := f.of(args[0])
 			if err != nil {
 				return err
 			}

@@ -23,11 +23,7 @@ func newDescribe() *cobra.Command {
 		Short: "Show all that is known of a source, model, endpoint or rollout",
 		Args:  ofKind(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
-			plural, err := pluralOf(args[0])
+			c, plural, err := f.of(args[0])
 			if err != nil {
 				return err
 			}

@@ -26,11 +26,7 @@ func newEdit() *cobra.Command {
 		Short: "Change a source, model or endpoint in an editor (VISUAL or EDITOR)",
 		Args:  ofKind(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
-			plural, err := pluralOf(args[0])
+			c, plural, err := f.of(args[0])
 			if err != nil {
 				return err
 			}

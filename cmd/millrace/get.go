@@ -31,11 +31,7 @@ func newGet() *cobra.Command {
 		Short: "List sources, models, endpoints (ep) or rollouts of a running server",
 		Args:  ofKind(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
-			plural, err := pluralOf(args[0])
+			c, plural, err := f.of(args[0])
 			if err != nil {
 				return err
 			}

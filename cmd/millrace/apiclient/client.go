@@ -12,13 +12,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
-	"syscall"
 
+	"github.com/millrace-ml/millrace/cmd/millrace/client"
 	"github.com/millrace-ml/millrace/control/api"
 	"github.com/millrace-ml/millrace/control/store"
 )
@@ -46,35 +44,20 @@ func (e *StatusError) Error() string {
 
 // Client asks one server.
 type Client struct {
-	address string // as people wrote it
-	base    string
-	user    string
-	http    http.Client
+	at   client.Address
+	user string
+	http http.Client
 }
 
 // New returns a client of the admin port at address: http://host:port, host:port or
 // unix:/path. user stands in the audit log.
 func New(address, user string) (*Client, error) {
-	c := &Client{address: address, user: user}
-	if path, ok := strings.CutPrefix(address, "unix:"); ok {
-		c.base = "http://unix"
-		c.http.Transport = &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, "unix", path)
-			},
-		}
-		return c, nil
-	}
-	if !strings.Contains(address, "://") {
-		address = "http://" + address
-	}
-	u, err := url.Parse(address)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+	at, ok := client.ParseAddress(address)
+	if !ok {
 		return nil, fmt.Errorf("%q is no address of an admin port; "+
-			"give one such as http://127.0.0.1:8002 or unix:/path", c.address)
+			"give one such as http://127.0.0.1:8002 or unix:/path", address)
 	}
-	c.base = strings.TrimSuffix(u.String(), "/")
-	return c, nil
+	return &Client{at, user, http.Client{Transport: at.Transport}}, nil
 }
 
 // Options say how a change is made.
@@ -216,7 +199,7 @@ func (c *Client) ask(ctx context.Context, what call, into any) error {
 	}
 	if err := json.Unmarshal(text, into); err != nil {
 		return fmt.Errorf("cannot read the answer to %s %s: %w; is %s an admin port of millrace?",
-			what.method, what.path, err, c.address)
+			what.method, what.path, err, c.at.Text)
 	}
 	return nil
 }
@@ -231,7 +214,7 @@ func (c *Client) send(ctx context.Context, what call) (*http.Response, error) {
 }
 
 func (c *Client) request(ctx context.Context, what call) (*http.Request, error) {
-	at := c.base + what.path
+	at := c.at.Base + what.path
 	if len(what.query) > 0 {
 		at += "?" + what.query.Encode()
 	}
@@ -266,12 +249,6 @@ func (c *Client) do(req *http.Request) (*http.Response, error) {
 }
 
 func (c *Client) unreachable(err error) error {
-	switch {
-	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT):
-		return fmt.Errorf("%w at %s; start a server with `millrace serve`, or name its admin port "+
-			"with --admin or MILLRACE_ADMIN", ErrNoServer, c.address)
-	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%s did not answer in time: %w", c.address, context.DeadlineExceeded)
-	}
-	return fmt.Errorf("cannot reach %s: %w", c.address, err)
+	return c.at.Explain(err, fmt.Errorf("%w at %s; start a server with `millrace serve`, or name "+
+		"its admin port with --admin or MILLRACE_ADMIN", ErrNoServer, c.at.Text))
 }

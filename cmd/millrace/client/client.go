@@ -12,11 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
-	"strings"
-	"syscall"
 )
 
 // ErrNoServer is returned when nothing answers at the address.
@@ -41,34 +38,19 @@ func (e *StatusError) Error() string {
 
 // Client asks one server.
 type Client struct {
-	address string // as people wrote it
-	base    string
-	http    http.Client
+	at   Address
+	http http.Client
 }
 
 // New returns a client of the server at address: http://host:port, host:port
 // or unix:/path.
 func New(address string) (*Client, error) {
-	c := &Client{address: address}
-	if path, ok := strings.CutPrefix(address, "unix:"); ok {
-		c.base = "http://unix"
-		c.http.Transport = &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, "unix", path)
-			},
-		}
-		return c, nil
-	}
-	if !strings.Contains(address, "://") {
-		address = "http://" + address
-	}
-	u, err := url.Parse(address)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+	at, ok := ParseAddress(address)
+	if !ok {
 		return nil, fmt.Errorf("%q is no address of a server; "+
 			"give one such as http://127.0.0.1:8000 or unix:/path", address)
 	}
-	c.base = strings.TrimSuffix(u.String(), "/")
-	return c, nil
+	return &Client{at, http.Client{Transport: at.Transport}}, nil
 }
 
 // Server is a server's metadata.
@@ -177,7 +159,7 @@ type payload struct {
 
 // do sends one request and returns a successful answer.
 func (c *Client) do(ctx context.Context, method, path string, p payload) (payload, error) {
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(p.body))
+	req, err := http.NewRequestWithContext(ctx, method, c.at.Base+path, bytes.NewReader(p.body))
 	if err != nil {
 		return payload{}, fmt.Errorf("cannot make the request: %w", err)
 	}
@@ -206,12 +188,6 @@ func (c *Client) do(ctx context.Context, method, path string, p payload) (payloa
 }
 
 func (c *Client) unreachable(err error) error {
-	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) {
-		return fmt.Errorf("%w at %s; start one with `millrace serve`, or name another with --url",
-			ErrNoServer, c.address)
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%s did not answer in time: %w", c.address, context.DeadlineExceeded)
-	}
-	return fmt.Errorf("cannot reach %s: %w", c.address, err)
+	return c.at.Explain(err, fmt.Errorf("%w at %s; start one with `millrace serve`, "+
+		"or name another with --url", ErrNoServer, c.at.Text))
 }

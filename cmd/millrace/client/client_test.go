@@ -35,7 +35,7 @@ func TestNew(t *testing.T) {
 		switch {
 		case base == "" && (err == nil || !strings.Contains(err.Error(), "give one such as")):
 			t.Errorf("New(%q) gives %v", address, err)
-		case base != "" && (err != nil || c.base != base):
+		case base != "" && (err != nil || c.at.Base != base):
 			t.Errorf("New(%q) = %+v, %v", address, c, err)
 		}
 	}
