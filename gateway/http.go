@@ -93,10 +93,13 @@ type quiet struct{}
 
 func (quiet) Printf(string, ...any) {}
 
-// Serve answers requests on ln until Shutdown.
+// Serve answers requests on ln until Shutdown; after it ln is only closed.
 func (h *HTTP) Serve(ln net.Listener) error {
 	h.mu.Lock()
 	h.listeners = append(h.listeners, ln)
+	if h.lane.closing.Load() {
+		_ = ln.Close()
+	}
 	h.mu.Unlock()
 	if err := h.lane.accept(ln); err != nil {
 		return fmt.Errorf("cannot serve HTTP on %s: %w", ln.Addr(), err)
@@ -107,8 +110,8 @@ func (h *HTTP) Serve(ln net.Listener) error {
 // Shutdown stops listening, answers what is under way, and closes what is left
 // open when ctx is done.
 func (h *HTTP) Shutdown(ctx context.Context) error {
-	h.lane.closing.Store(true)
 	h.mu.Lock()
+	h.lane.closing.Store(true)
 	for _, ln := range h.listeners {
 		_ = ln.Close()
 	}

@@ -114,6 +114,29 @@ func serve(t testing.TB, mode model.Mode, folder string,
 	}
 }
 
+// TestClosedBefore has a server that is shut down before it serves, as by a signal at
+// the start.
+func TestClosedBefore(t *testing.T) {
+	core := serve(t, model.ModeNone, t.TempDir(), nil).core
+	front, err := gateway.NewHTTP(core, gateway.DefaultHTTPConfig(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := front.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := front.Serve(ln); err != nil {
+		t.Errorf("to serve after the end: %v", err)
+	}
+	if c, err := net.Dial("tcp", ln.Addr().String()); err == nil {
+		t.Errorf("%v is still listened on", c.RemoteAddr())
+	}
+}
+
 // post sends a body and returns status and answer.
 func post(t *testing.T, c *fasthttp.Client, path string, body []byte) (int, []byte) {
 	t.Helper()

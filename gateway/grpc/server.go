@@ -10,6 +10,7 @@ package grpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -88,9 +89,9 @@ func New(core *gateway.Core, cfg Config, log *slog.Logger) *Server {
 	return s
 }
 
-// Serve answers requests on ln until Shutdown.
+// Serve answers requests on ln until Shutdown; after it ln is only closed.
 func (s *Server) Serve(ln net.Listener) error {
-	if err := s.server.Serve(ln); err != nil {
+	if err := s.server.Serve(ln); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		return fmt.Errorf("cannot serve gRPC on %s: %w", ln.Addr(), err)
 	}
 	return nil
