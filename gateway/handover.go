@@ -19,6 +19,7 @@ type handed struct {
 	back   atomic.Bool // the lane takes it on Close
 	closed atomic.Bool
 	late   atomic.Bool // a read has timed out
+	unread atomic.Bool // answered before the end of the request
 }
 
 // Read ends the stream where fasthttp would wait for the next request.
@@ -39,7 +40,8 @@ func (c *handed) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close gives the connection back to the lane after Read has ended it.
+// Close gives the connection back to the lane after Read has ended it, and for the client to
+// read its answer where it still sends.
 func (c *handed) Close() error {
 	if c.closed.Swap(true) {
 		return nil
@@ -48,9 +50,12 @@ func (c *handed) Close() error {
 	l.mu.Lock()
 	delete(l.away, c)
 	l.mu.Unlock()
-	if c.back.Load() {
-		l.adopt(c.Conn)
-	} else {
+	switch {
+	case c.back.Load():
+		l.adopt(c.Conn, false)
+	case c.unread.Load() && !c.stays:
+		l.adopt(c.Conn, true)
+	default:
 		l.open.Add(-1)
 	}
 	return c.Conn.Close()
@@ -72,6 +77,15 @@ func (l *lane) give(c *handed) {
 func track(c net.Conn, s fasthttp.ConnState) {
 	if h, ok := c.(*handed); ok {
 		h.idle.Store(s == fasthttp.StateIdle)
+	}
+}
+
+// leftUnread says that what is left of a request will not be read: the connection ends, and its
+// client may be sending still.
+func leftUnread(ctx *fasthttp.RequestCtx) {
+	ctx.SetConnectionClose()
+	if c, ok := ctx.Conn().(*handed); ok {
+		c.unread.Store(true)
 	}
 }
 

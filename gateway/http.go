@@ -134,6 +134,7 @@ func (h *HTTP) refuse(ctx *fasthttp.RequestCtx, err error) {
 		status, text = 413, h.core.tooLarge().Error()
 	}
 	h.core.metrics.refuse(status)
+	leftUnread(ctx)
 	h.writeError(ctx, &failure{status: status, text: text})
 }
 
@@ -146,7 +147,7 @@ func (h *HTTP) handle(ctx *fasthttp.RequestCtx) {
 		}
 	}()
 	if err := checkFraming(&ctx.Request.Header); err != nil {
-		ctx.SetConnectionClose()
+		leftUnread(ctx)
 		h.fail(ctx, err)
 		return
 	}
@@ -187,7 +188,7 @@ func (h *HTTP) failAs(ctx *fasthttp.RequestCtx, err error, d dialect) {
 	}
 	// What is left of the body is not read: the connection cannot be used again.
 	if n := ctx.Request.Header.ContentLength(); n == -1 || n > prefetched {
-		ctx.SetConnectionClose()
+		leftUnread(ctx)
 	}
 	h.writeError(ctx, &f)
 }

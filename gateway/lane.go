@@ -133,7 +133,7 @@ func (l *lane) accept(ln net.Listener) error {
 			l.give(h)
 			continue
 		}
-		l.adopt(c)
+		l.adopt(c, false)
 		_ = c.Close()
 	}
 }
@@ -148,11 +148,12 @@ func (l *lane) turnAway(c net.Conn) {
 	_ = c.Close()
 }
 
-// adopt takes over what c, which the caller closes, stands for. It is counted in open.
-func (l *lane) adopt(c net.Conn) {
+// adopt takes over what c, which the caller closes, stands for; where it is answered for the last
+// time, only to drop what still comes. It is counted in open.
+func (l *lane) adopt(c net.Conn, answered bool) {
 	fd, err := duplicate(c)
 	if err == nil {
-		err = l.add(fd)
+		err = l.add(fd, answered)
 	}
 	if err != nil {
 		l.open.Add(-1)
@@ -176,8 +177,9 @@ func duplicate(c net.Conn) (int, error) {
 }
 
 // add puts a connection into a slot and starts to wait for its requests.
-func (l *lane) add(fd int) error {
+func (l *lane) add(fd int, answered bool) error {
 	c := &conn{lane: l, fd: fd, since: l.clock.Load()}
+	c.linger = answered && unix.Shutdown(fd, unix.SHUT_WR) == nil
 	c.state.Store(owned)
 	l.mu.Lock()
 	if len(l.free) == 0 { // open is counted before: cannot be

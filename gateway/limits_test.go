@@ -164,6 +164,28 @@ func TestBodiesArrive(t *testing.T) {
 	wantNothingLeft(t, s)
 }
 
+// TestRefusedBodies has clients that send their whole body, which nobody reads, before they look
+// at the answer: it must be there, as the connection must not be reset.
+func TestRefusedBodies(t *testing.T) {
+	s := serve(t, model.ModeNone, sampleModels, smallBodies)
+	body := strings.Repeat(" ", 20<<20)
+	for _, header := range []string{"", "Content-Type: text/plain\r\n", "Connection: close\r\n",
+		"Content-Encoding: gzip\r\n", "X-Long: " + strings.Repeat("x", 1<<16) + "\r\n",
+		"Transfer-Encoding: chunked\r\n"} {
+		for _, path := range []string{simplePath, "/v2/models/nobody/infer"} {
+			c := connect(t, s.ways()[0])
+			_, err := io.WriteString(c.Conn, raw(path, header, body))
+			if err != nil {
+				t.Fatalf("%.40q: cannot send all: %v", header, err)
+			}
+			if resp, text := c.receive("POST"); resp.StatusCode < 400 || resp.StatusCode >= 500 {
+				t.Errorf("%.40q %s: %d %s", header, path, resp.StatusCode, text)
+			}
+		}
+	}
+	wantNothingLeft(t, s)
+}
+
 // TestTinyChunks sends more chunks than a body could ever need.
 func TestTinyChunks(t *testing.T) {
 	s := serve(t, model.ModeNone, sampleModels, smallBodies)
