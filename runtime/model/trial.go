@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"regexp"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -129,7 +130,7 @@ func (r *trialResult) load(rt *ort.Runtime, job trialJob) error {
 	if err != nil {
 		return err
 	}
-	if err := r.probe(session, sig); err != nil {
+	if err := r.probe(session, sig, rough(job.Session.Providers)); err != nil {
 		return err
 	}
 	if err := r.decide(cfg, sig, claimed); err != nil {
@@ -138,13 +139,20 @@ func (r *trialResult) load(rt *ort.Runtime, job trialJob) error {
 	return warmUp(f, cfg, sig, session)
 }
 
-func (r *trialResult) probe(session *ort.Session, sig *tensor.Signature) error {
+// rough says whether one of the providers does not compute as the CPU does.
+func rough(providers []ort.Provider) bool {
+	return slices.ContainsFunc(providers, func(p ort.Provider) bool {
+		return !strings.EqualFold(p.Name, "cpu") && !strings.EqualFold(p.Name, "CPUExecutionProvider")
+	})
+}
+
+func (r *trialResult) probe(session *ort.Session, sig *tensor.Signature, rough bool) error {
 	call, err := session.NewCall()
 	if err != nil {
 		return err
 	}
 	defer call.Close()
-	p := probe{call: call, sig: sig, rand: rand.New(rand.NewPCG(1, 2))}
+	p := probe{call: call, sig: sig, rand: rand.New(rand.NewPCG(1, 2)), rough: rough}
 	defer p.mem.Free()
 	r.Ran, r.OutputAxes, err = p.batches()
 	r.Batched = r.OutputAxes != nil
