@@ -57,6 +57,7 @@ type Batcher struct {
 	closed    bool    // no request is taken any more
 	idle      []*run
 	costs     costs
+	steady    steady
 	stats     counters
 	runTime   time.Duration // of a run, smoothed; 0 before the first
 	longest   time.Duration // that who drives lets a run take on its own goroutine
@@ -77,6 +78,7 @@ func New(cfg Config, sig *tensor.Signature, engine Engine) (*Batcher, error) {
 	if cfg.MaxRuns == 0 {
 		cfg.MaxRuns = runtime.NumCPU()
 	}
+	cfg.Steady = cfg.Steady && cfg.MaxBatchSize > 1 && canPad(sig)
 	b := &Batcher{cfg: cfg, sig: sig, engine: engine, full: make(chan struct{}, 1),
 		yield: runtime.Gosched}
 	b.q.levels = make([]list, max(cfg.PriorityLevels, 1)+1)

@@ -202,6 +202,10 @@ search:
 			r.rows += candidate.Rows
 		}
 	}
+	r.padded, r.resized = r.rows, false
+	if b.cfg.Steady {
+		r.padded, r.resized = b.steady.pad(r.rows, b.cfg.MaxBatchSize)
+	}
 	now := Now()
 	b.executing++
 	r.atOnce = b.executing
@@ -256,7 +260,9 @@ func (b *Batcher) finish(r *run) {
 	runs := b.costs.plan.runs
 	if r.err == nil {
 		b.pace(d)
-		b.costs.observe(r.rows, atOnce, d)
+		if !r.resized {
+			b.costs.observe(r.rows, atOnce, d)
+		}
 	}
 	next := b.q.first()
 	if first.Waiter == nil || next != nil && next.Waiter == nil || b.costs.plan.runs > runs {

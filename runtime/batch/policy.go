@@ -30,6 +30,9 @@ type Config struct {
 	// MaxRuns is how many runs may be under way at once: the bound of what is
 	// learned. 0 is one a core.
 	MaxRuns int
+	// Steady pads runs with rows of zeros to a power of two that changes rarely: for engines
+	// to which a run of another size than the last is dear, as those on a GPU, that plan anew.
+	Steady bool
 	// LatencyTarget bounds the time of one run: batches are kept so small
 	// that waiting for one run and being in the next take no longer. 0 is none.
 	LatencyTarget time.Duration

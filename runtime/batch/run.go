@@ -18,6 +18,8 @@ type run struct {
 	call    Call
 	tickets []*Ticket
 	rows    int
+	padded  int  // rows that the engine gets: those beyond rows are zeros
+	resized bool // it gets another number than the run before
 	err     error
 	times   Times
 	wanted  int         // tickets that still wait for the answer. Guarded by Batcher.mu.
@@ -30,8 +32,10 @@ type run struct {
 	mem    tensor.Arena
 }
 
-// keepGathered bounds the memory for gathered inputs that an idle run keeps.
-const keepGathered = 1 << 20
+// keepGathered bounds the memory for gathered inputs that an idle run keeps. The engine keeps
+// more for what lies between the layers; to get it anew for each run of images takes longer than
+// a GPU runs.
+const keepGathered = 64 << 20
 
 // fits says whether two requests may be in one run: equal shapes but for the
 // batch axis, and equal values where an input has none.
@@ -62,7 +66,7 @@ var errStopped = errors.New("batch: run stopped")
 func (r *run) execute() {
 	inputs := r.tickets[0].Inputs
 	r.err = nil
-	if len(r.tickets) > 1 {
+	if len(r.tickets) > 1 || r.padded > r.rows {
 		inputs, r.err = r.gatherInputs()
 	}
 	r.times.InputEnd = Now()
@@ -107,7 +111,7 @@ func (r *run) gatherInputs() ([]tensor.Tensor, error) {
 		at := len(r.shapes)
 		r.shapes = append(r.shapes, in.Shape...)
 		in.Shape = r.shapes[at:len(r.shapes):len(r.shapes)]
-		in.Shape[axis] = int64(r.rows)
+		in.Shape[axis] = int64(r.padded)
 		var err error
 		if axis == 0 {
 			in.Data, err = r.join(i)
@@ -127,6 +131,9 @@ func (r *run) join(i int) ([]byte, error) {
 	for _, t := range r.tickets {
 		n += len(t.Inputs[i].Data)
 	}
+	if r.padded > r.rows {
+		n = n / r.rows * r.padded
+	}
 	dst, err := r.mem.Alloc(n)
 	if err != nil {
 		return nil, err
@@ -135,6 +142,7 @@ func (r *run) join(i int) ([]byte, error) {
 	for _, t := range r.tickets {
 		n += copy(dst[n:], t.Inputs[i].Data)
 	}
+	clear(dst[n:])
 	return dst, nil
 }
 
@@ -146,7 +154,7 @@ func (r *run) interleave(i, axis int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	dst, err := r.mem.Alloc(outer * inner * r.rows)
+	dst, err := r.mem.Alloc(outer * inner * r.padded)
 	if err != nil {
 		return nil, err
 	}
@@ -156,6 +164,8 @@ func (r *run) interleave(i, axis int) ([]byte, error) {
 			n := inner * t.Rows
 			at += copy(dst[at:], t.Inputs[i].Data[o*n:(o+1)*n])
 		}
+		clear(dst[at : at+inner*(r.padded-r.rows)])
+		at += inner * (r.padded - r.rows)
 	}
 	return dst, nil
 }
@@ -182,7 +192,7 @@ func sides(t *tensor.Tensor, axis int) (outer, inner int, err error) {
 // split gives a ticket its rows, from row on, of the run's outputs.
 func (r *run) split(t *Ticket, outputs []tensor.Tensor, row int) error {
 	t.Outputs = append(t.Outputs[:0], outputs...)
-	if len(r.tickets) == 1 {
+	if len(r.tickets) == 1 && r.padded == r.rows {
 		return nil
 	}
 	need := 0
@@ -196,14 +206,14 @@ func (r *run) split(t *Ticket, outputs []tensor.Tensor, row int) error {
 		if axis < 0 || out.Datatype == tensor.Invalid {
 			continue
 		}
-		if axis >= len(out.Shape) || out.Shape[axis] != int64(r.rows) {
+		if axis >= len(out.Shape) || out.Shape[axis] != int64(r.padded) {
 			return fmt.Errorf("batch: output %q has shape %s after a run of %d rows",
-				out.Name, tensor.FormatShape(out.Shape), r.rows)
+				out.Name, tensor.FormatShape(out.Shape), r.padded)
 		}
 		at := len(t.shapes)
 		t.shapes = append(t.shapes, out.Shape...)
 		out.Shape = t.shapes[at:len(t.shapes):len(t.shapes)]
-		data, err := t.rowsOf(out, axis, span{row, row + t.Rows, r.rows})
+		data, err := t.rowsOf(out, axis, span{row, row + t.Rows, r.padded})
 		if err != nil {
 			return err
 		}

@@ -88,7 +88,12 @@ func (r *Repository) assemble(p *plan, v layout.VersionDir, session *ort.Session
 		return nil, err
 	}
 	sig.Model = p.Name
-	b, err := batch.New(batchConfig(cfg, r.opts.Defaults.Batch), sig, engine{session})
+	how := batchConfig(cfg, r.opts.Defaults.Batch)
+	if first := p.session.Providers; len(first) > 0 && onGPU(first[0].Name) {
+		how.Steady = true
+		how.MaxRuns = max(1, how.MaxRuns)
+	}
+	b, err := batch.New(how, sig, engine{session})
 	if err != nil {
 		return nil, err
 	}

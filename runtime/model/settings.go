@@ -212,7 +212,8 @@ func (s *Settings) providers(cfg *configpb.ModelConfig) {
 	}
 }
 
-// onGPU says whether an execution provider is one of GPUs.
+// onGPU says whether an execution provider is one of GPUs: a run has the whole of one, and plans
+// its kernels anew when its shapes are not those of the run before.
 func onGPU(provider string) bool {
 	name := strings.TrimSuffix(strings.ToLower(provider), "executionprovider")
 	return slices.Contains([]string{"cuda", "tensorrt", "nvtensorrtrtx", "rocm", "migraphx"}, name)

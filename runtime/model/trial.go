@@ -141,9 +141,7 @@ func (r *trialResult) load(rt *ort.Runtime, job trialJob) error {
 
 // rough says whether one of the providers does not compute as the CPU does.
 func rough(providers []ort.Provider) bool {
-	return slices.ContainsFunc(providers, func(p ort.Provider) bool {
-		return !strings.EqualFold(p.Name, "cpu") && !strings.EqualFold(p.Name, "CPUExecutionProvider")
-	})
+	return slices.ContainsFunc(providers, func(p ort.Provider) bool { return !p.Is("cpu") })
 }
 
 func (r *trialResult) probe(session *ort.Session, sig *tensor.Signature, rough bool) error {

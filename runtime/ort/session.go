@@ -151,8 +151,7 @@ var graphLevels = map[string]binding.GraphOptimizationLevel{
 // addProvider asks for an execution provider by its short or full name.
 func (r *Runtime) addProvider(o *binding.SessionOptions, p Provider, cfg *SessionConfig) error {
 	has := slices.IndexFunc(r.providers, func(name string) bool {
-		return strings.EqualFold(name, p.Name) ||
-			strings.EqualFold(name, p.Name+"ExecutionProvider")
+		return p.Is(strings.TrimSuffix(name, "ExecutionProvider"))
 	})
 	if has < 0 {
 		if cfg.Fallback {
@@ -187,13 +186,20 @@ func (r *Runtime) addProvider(o *binding.SessionOptions, p Provider, cfg *Sessio
 	return nil
 }
 
+// cudaDefaults are options for CUDA in the place of ONNX Runtime's own. Its own way to choose
+// the algorithm of a convolution tries all of them, for a second and more, each time that a batch
+// has another size than the last.
+var cudaDefaults = map[string]string{"cudnn_conv_algo_search": "HEURISTIC"}
+
 func addCUDA(o *binding.SessionOptions, options map[string]string) error {
 	cuda, err := binding.NewCUDAProviderOptions()
 	if err != nil {
 		return err
 	}
 	defer cuda.Destroy()
-	if err := cuda.Update(options); err != nil {
+	all := maps.Clone(cudaDefaults) // an update takes back all that it does not name
+	maps.Copy(all, options)
+	if err := cuda.Update(all); err != nil {
 		return err
 	}
 	return o.AppendExecutionProviderCUDA(cuda)
@@ -333,6 +339,11 @@ func freeNames(names **C.char, n int) {
 		C.free(unsafe.Pointer(name))
 	}
 	C.free(unsafe.Pointer(names))
+}
+
+// Is says whether the provider is the one with a short name, such as cuda.
+func (p Provider) Is(short string) bool {
+	return strings.EqualFold(p.Name, short) || strings.EqualFold(p.Name, short+"ExecutionProvider")
 }
 
 // CUDA returns the provider for a device with a memory limit in bytes, 0 for none.
