@@ -179,7 +179,7 @@ func (b *Batcher) take(r *run, t *Ticket) {
 		}
 		b.gatherer = nil
 	}
-	limit = min(limit, b.share(t))
+	limit = b.steady.limit(min(limit, b.share(t)))
 	r.tickets = append(r.tickets[:0], t)
 	r.rows = t.Rows
 	seen := 0

@@ -12,15 +12,26 @@ import (
 type steady struct {
 	size  int // of the last run
 	small int // runs since that would have fitted into half of it
+	held  int // runs for which what has gathered is no reason to grow again
 }
 
 // shrinkAfter is how many runs in a row fit into half before the size is halved. A change costs
 // as much as tens of runs of a small size.
 const shrinkAfter = 64
 
+// limit returns how many rows may be gathered for a run, of most at most. What gathers while the
+// engine plans for half the size would otherwise have it go back at once, and so on.
+func (s *steady) limit(most int) int {
+	if s.held > 0 {
+		return min(s.size, most)
+	}
+	return most
+}
+
 // pad returns how many rows the engine gets for a run, of most at most, and whether that is another
 // number than before.
 func (s *steady) pad(rows, most int) (size int, changed bool) {
+	s.held = max(0, s.held-1)
 	least := max(rows, min(most, 1<<bits.Len(uint(rows-1))))
 	switch {
 	case least > s.size:
@@ -34,7 +45,7 @@ func (s *steady) pad(rows, most int) (size int, changed bool) {
 	if s.small < shrinkAfter {
 		return s.size, false
 	}
-	s.size, s.small = max(least, (s.size+1)/2), 0
+	s.size, s.small, s.held = max(least, (s.size+1)/2), 0, shrinkAfter
 	return s.size, true
 }
 

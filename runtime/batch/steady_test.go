@@ -39,6 +39,23 @@ func TestSteadyPad(t *testing.T) {
 	f(16, again, slices.Concat([]int{4, 4, 4}, slices.Repeat([]int{16}, len(again)-3)))
 }
 
+func TestSteadyLimit(t *testing.T) {
+	s := steady{size: 16, small: shrinkAfter - 1}
+	for i := range shrinkAfter + 2 {
+		want := 8
+		if i == 0 || i == shrinkAfter+1 {
+			want = 32
+		}
+		if got := s.limit(32); got != want {
+			t.Errorf("before run %d up to %d rows are gathered, want %d", i, got, want)
+		}
+		s.pad(5, 32)
+	}
+	if size, changed := s.pad(16, 32); size != 16 || !changed {
+		t.Errorf("a request of 16 rows makes %d", size)
+	}
+}
+
 // echo is an engine that answers what it gets, and keeps the sizes of its runs.
 type echo struct {
 	mu    sync.Mutex
