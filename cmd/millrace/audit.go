@@ -15,7 +15,7 @@ import (
 func newAudit() *cobra.Command {
 	var f adminFlags
 	var q store.Query
-	var diff bool
+	var diff, all bool
 	cmd := &cobra.Command{
 		Use:   "audit [KIND [NAME]]",
 		Short: "Show who changed what, the latest first",
@@ -35,6 +35,7 @@ func newAudit() *cobra.Command {
 			if len(args) > 1 {
 				q.Name = args[1]
 			}
+			q.Quiet = !all
 			page, err := c.Audit(cmd.Context(), q)
 			if err != nil {
 				return err
@@ -52,6 +53,8 @@ func newAudit() *cobra.Command {
 	cmd.Flags().IntVar(&q.Limit, "limit", 0, "how many at most, up to 1000 (default 100)")
 	cmd.Flags().Uint64Var(&q.Before, "before", 0,
 		"only changes before this revision: the last of the page before")
+	cmd.Flags().BoolVar(&all, "all", false,
+		"also changes of a status by millrace itself, as of rollouts that count")
 	cmd.Flags().BoolVar(&diff, "diff", false, "show how specs were changed")
 	return cmd
 }
@@ -65,6 +68,8 @@ func done(c *store.Change) string {
 		return "created"
 	case c.New == nil:
 		return "deleted"
+	case c.StatusOnly():
+		return "status"
 	}
 	return "changed"
 }

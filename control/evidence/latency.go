@@ -133,12 +133,28 @@ func (l *Latency) Sound(canary, stable []uint64) float64 {
 // Bucket returns the bucket that the quantile of a histogram is in, -1 when it is
 // empty.
 func (l *Latency) Bucket(counts []uint64) int {
-	c := l.cumulated(counts)
-	n := c[len(l.bounds)]
+	n := float64(l.from(0, counts))
 	if n == 0 {
 		return -1
 	}
-	return sort.Search(len(l.bounds)-1, func(b int) bool { return c[b+1] >= l.quantile*n })
+	b := 0
+	for below := uint64(0); b < len(l.bounds)-1; b++ {
+		if b < len(counts) {
+			below += counts[b]
+		}
+		if float64(below) >= l.quantile*n {
+			break
+		}
+	}
+	return b
+}
+
+// from returns how many are in a bucket or a later one.
+func (l *Latency) from(bucket int, counts []uint64) (n uint64) {
+	for i := bucket; i < min(len(counts), len(l.bounds)); i++ {
+		n += counts[i]
+	}
+	return n
 }
 
 // Value returns the quantile of a histogram, rounded up to its bucket's bound, in
@@ -156,9 +172,7 @@ func (l *Latency) Value(counts []uint64) float64 {
 // A [Tally] of these tells whether the share of slow requests has risen, and by
 // Sound that it has not by more than a margin.
 func (l *Latency) Slow(bucket int, rho float64, canary, stable []uint64) Cell {
-	c, s := l.cumulated(canary), l.cumulated(stable)
-	last := len(l.bounds)
-	bucket = min(max(bucket, 0), last-1)
+	bucket = min(max(bucket, 0), len(l.bounds)-1)
 	up := l.notBelow(l.ratio*l.bounds[bucket]) + 1
-	return Cell{rho, uint64(c[last] - c[up]), uint64(s[last] - s[bucket+1])}
+	return Cell{rho, l.from(up, canary), l.from(bucket+1, stable)}
 }

@@ -32,7 +32,7 @@ const (
 	simUsers   = 60_000
 	simHorizon = 100_000               // requests
 	simEvery   = 10 * time.Millisecond // comes a request
-	simLook    = 50                    // requests
+	simPause   = 1_000                 // requests after which there is a look in any case
 )
 
 // sim counts requests as the gateway does.
@@ -42,6 +42,7 @@ type sim struct {
 	counts trial.Counts
 	shadow ShadowCounts
 	users  []simUser
+	watcher
 }
 
 type simUser struct {
@@ -50,7 +51,7 @@ type simUser struct {
 }
 
 func newSim(w world, seed uint64) *sim {
-	s := &sim{world: w, r: rand.New(rand.NewPCG(seed, 26))}
+	s := &sim{world: w, r: rand.New(rand.NewPCG(seed, 26)), watcher: watcher{split: 1}}
 	if !w.sticky {
 		return s
 	}
@@ -85,10 +86,13 @@ func (s *sim) request(i int, weight, shadowing float64) {
 	if s.drift {
 		swing = 0.5 - 0.5*math.Cos(float64(i)*math.Pi/6_000)
 	}
+	s.bad = false
 	if s.r.Float64()*100 < shadowing {
 		s.shadow.Compared++
+		s.told = true
 		if s.r.Float64() < s.disagree {
 			s.shadow.Disagreed++
+			s.bad = true
 		}
 	}
 	if weight == 0 {
@@ -108,20 +112,28 @@ func (s *sim) request(i int, weight, shadowing float64) {
 		seconds *= s.slower
 	}
 	arm.Requests++
+	if canary {
+		s.told = true
+		s.canary++
+	}
 	if !u.picked {
 		u.picked = true
+		s.pick(c, canary)
 		arm.Picked++
 	}
 	if s.r.Float64() < p {
 		if !u.failed {
 			u.failed = true
 			arm.Errors++
+			s.told, s.bad = true, s.bad || canary
 		}
 		return
 	}
 	if !u.counted {
 		u.counted = true
-		arm.Latency[min(sort.SearchFloat64s(trial.Bounds, seconds), len(trial.Bounds)-1)]++
+		bucket := min(sort.SearchFloat64s(trial.Bounds, seconds), len(trial.Bounds)-1)
+		arm.Latency[bucket]++
+		s.answer(bucket, canary)
 	}
 }
 
@@ -131,11 +143,12 @@ func (s *sim) run(spec Spec) (State, int) {
 	st, _ := Begin("r", spec, Subject{}, start).Next(Observation{}, start)
 	for i := 1; i <= simHorizon; i++ {
 		s.request(i, st.Weight(), st.Shadowing())
-		if i%simLook != 0 {
+		now := start.Add(time.Duration(i) * simEvery)
+		if !s.every && i%simPause != 0 && !s.matters(&st, now) {
 			continue
 		}
-		st, _ = st.Next(Observation{Counts: s.counts, Shadow: s.shadow},
-			start.Add(time.Duration(i)*simEvery))
+		st, _ = st.Next(Observation{Counts: s.counts, Shadow: s.shadow}, now)
+		s.looked(&st)
 		if st.Phase == Done || st.Paused {
 			return st, i
 		}

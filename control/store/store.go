@@ -16,6 +16,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -79,8 +80,11 @@ type Resource struct {
 // Author says who makes a change.
 type Author struct {
 	Who  string `json:"who"`  // a user, or a part of millrace
-	From string `json:"from"` // an address, a file, or a part of millrace
+	From string `json:"from"` // an address, a file, or Self
 }
+
+// Self is where the changes come from that millrace makes by itself.
+const Self = "millrace"
 
 // Compare is a condition of a transaction.
 type Compare struct {
@@ -105,7 +109,9 @@ type Event struct {
 	Resource *Resource `json:"resource"` // nil: it was deleted
 }
 
-// Change is an Event with all that the audit log knows of it.
+// Change is an Event with all that the audit log knows of it. Of one of the status alone that is
+// not what the resource was and became: rollouts save their counts, kilobytes each minute, and
+// what people change is not to make room for that.
 type Change struct {
 	Revision uint64    `json:"revision"`
 	Time     time.Time `json:"time"`
@@ -115,9 +121,24 @@ type Change struct {
 	New      *Resource `json:"new"` // nil: it was deleted
 }
 
+// StatusOnly says whether spec and owner are as they were. Then neither Old nor New has a spec or
+// a status, unless an earlier millrace wrote them.
+func (c *Change) StatusOnly() bool {
+	return c.Old != nil && c.New != nil && sameSpec(c.Old, c.New)
+}
+
+func sameSpec(a, b *Resource) bool { return a.Owner == b.Owner && bytes.Equal(a.Spec, b.Spec) }
+
+// bare is a resource without spec and status.
+func (r *Resource) bare() *Resource {
+	return &Resource{Key: r.Key, Revision: r.Revision, Created: r.Created, Updated: r.Updated,
+		Owner: r.Owner}
+}
+
 // Query picks changes from the audit log. What is zero does not matter.
 type Query struct {
 	Kind, Name, Who string
+	Quiet           bool   // leave out changes of a status alone by Self
 	Before          uint64 // only changes of lower revisions: the last of the page before
 	Limit           int    // how many at most; 100 where it is 0, and never more than 1000
 }
@@ -141,7 +162,8 @@ type Store interface {
 	// their order. Without a change it is the revision of the store.
 	Txn(ctx context.Context, t Txn) (revision uint64, err error)
 	// Watch gives each change after a revision once, in order, and waits for the
-	// next, until ctx is done or an error ends it, which is the last it gives.
+	// next, until ctx is done or an error ends it, which is the last it gives. A
+	// change of a status alone is left out where the resource has changed since.
 	// Whoever is slow delays nobody, but may find changes gone (ErrCompacted).
 	Watch(ctx context.Context, from uint64) iter.Seq2[Event, error]
 }

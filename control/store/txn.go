@@ -168,7 +168,11 @@ func (w *writer) put(r *Resource) error {
 		after.Created = before.Created
 	}
 	value := appendResource(nil, &after)
-	if err := w.append(r.Key, old, value); err != nil {
+	was, is := old, value
+	if old != nil && sameSpec(&before, &after) {
+		was, is = appendResource(nil, before.bare()), appendResource(nil, after.bare())
+	}
+	if err := w.append(r.Key, was, is); err != nil {
 		return err
 	}
 	row := r.Key.rowKey()

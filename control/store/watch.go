@@ -18,13 +18,14 @@ const (
 
 // Watch gives each change after a revision once, in order, and waits for the
 // next, until ctx is done, the store is closed or an error ends it, which is the
-// last it gives. Between two of them nothing of the file is held: who is slow
+// last it gives. A change of a status alone is left out where the resource has
+// changed since. Between two of them nothing of the file is held: who is slow
 // delays nobody, but may find changes gone (ErrCompacted).
 func (b *Bolt) Watch(ctx context.Context, from uint64) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		for {
 			changed := *b.changed.Load() // before reading, so that no change is missed
-			events, err := b.after(ctx, from)
+			events, read, err := b.after(ctx, from)
 			if err != nil {
 				yield(Event{}, err)
 				return
@@ -33,9 +34,9 @@ func (b *Bolt) Watch(ctx context.Context, from uint64) iter.Seq2[Event, error] {
 				if !yield(e, nil) {
 					return
 				}
-				from = e.Revision
 			}
-			if len(events) > 0 {
+			if read > from {
+				from = read
 				continue
 			}
 			select {
@@ -51,38 +52,69 @@ func (b *Bolt) Watch(ctx context.Context, from uint64) iter.Seq2[Event, error] {
 	}
 }
 
-// after reads some of the changes after a revision; none if there are none.
-func (b *Bolt) after(ctx context.Context, from uint64) ([]Event, error) {
-	var events []Event
+// after reads some of the changes after a revision, and returns the last that it has read.
+func (b *Bolt) after(ctx context.Context, from uint64) (events []Event, read uint64, err error) {
 	var s state
-	err := b.view(ctx, func(tx *bbolt.Tx) (err error) {
+	read = from
+	err = b.view(ctx, func(tx *bbolt.Tx) (err error) {
 		if s, err = stateOf(tx); err != nil || from < s.compacted {
 			return err
 		}
 		size := 0
 		c := tx.Bucket(bucketLog).Cursor()
 		for k, v := c.Seek(logKey(from + 1)); k != nil; k, v = c.Next() {
-			if len(events) == watchChanges || size >= watchBytes {
+			if read-from == watchChanges || size >= watchBytes {
 				break
 			}
 			ch, err := decodeChange(k, v)
 			if err != nil {
 				return err
 			}
-			events = append(events, Event{ch.Revision, ch.Key, ch.New})
+			now := ch.New
+			if ch.StatusOnly() {
+				if now, err = unchanged(tx, ch.New); err != nil {
+					return err
+				}
+			}
+			if now != nil || ch.New == nil {
+				events = append(events, Event{ch.Revision, ch.Key, now})
+			}
+			read = ch.Revision
 			size += len(v)
+			if now != nil {
+				size += len(now.Status)
+			}
 		}
 		return nil
 	})
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, from, err
 	case from < s.compacted:
-		return nil, fmt.Errorf("%w: %d; they are kept since %d", ErrCompacted, from, s.compacted)
+		return nil, from, fmt.Errorf("%w: %d; they are kept since %d", ErrCompacted, from,
+			s.compacted)
 	case from > s.revision:
-		return nil, fmt.Errorf("%w: %d; the store is at %d", ErrCompacted, from, s.revision)
+		return nil, from, fmt.Errorf("%w: %d; the store is at %d", ErrCompacted, from, s.revision)
 	}
-	return events, nil
+	return events, read, nil
+}
+
+// unchanged returns a resource with spec and status; nil where it has changed since, or is gone.
+func unchanged(tx *bbolt.Tx, r *Resource) (*Resource, error) {
+	row := r.Key.rowKey()
+	value := tx.Bucket(bucketResources).Get(row)
+	if value == nil {
+		return nil, nil
+	}
+	value, err := unseal(row, bytes.Clone(value))
+	if err != nil {
+		return nil, err
+	}
+	now, err := decodeResource(r.Key, value)
+	if err != nil || now.Revision != r.Revision {
+		return nil, err
+	}
+	return &now, nil
 }
 
 // The bounds of a page of changes.
@@ -145,7 +177,9 @@ func (q *Query) read(tx *bbolt.Tx, page []Change) (_ []Change, more bool, err er
 			if err != nil {
 				return page, false, err
 			}
-			page = append(page, ch)
+			if !q.Quiet || ch.By.From != Self || !ch.StatusOnly() {
+				page = append(page, ch)
+			}
 		}
 		k, v = c.Prev()
 	}

@@ -2,9 +2,11 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -23,7 +25,7 @@ func TestWatch(t *testing.T) {
 			for i := range each {
 				name := fmt.Sprintf("%d-%d", w, i)
 				do(t, s, Txn{Put: []Resource{resource("Model", name, fmt.Sprint(i)),
-					resource("Model", "shared", fmt.Sprint(i))}})
+					resource("Model", "shared", fmt.Sprint(w*each+i))}})
 				do(t, s, Txn{Delete: []Key{{"Model", name}}})
 			}
 		})
@@ -134,7 +136,7 @@ func TestHistory(t *testing.T) {
 		now := time.Now()
 		s.now = func() time.Time { return now }
 		for i := range changes {
-			put(t, s, fmt.Sprint(i%3), `"0123456789"`)
+			put(t, s, fmt.Sprint(i%3), fmt.Sprintf(`"%010d"`, i))
 			now = now.Add(step)
 		}
 		stats, err := s.Stats()
@@ -243,5 +245,98 @@ func TestAudit(t *testing.T) {
 	}
 	if page, _ := s.Audit(t.Context(), Query{}); len(page) != defaultPage || pages != 2 {
 		t.Errorf("%d pages, and one of %d", pages, len(page))
+	}
+}
+
+// TestStatusOnly has a resource change in its spec, its status, and nothing, and wants the log to
+// have bodies where a spec has changed, and whoever watches to know all in the end.
+func TestStatusOnly(t *testing.T) {
+	s := opened(t, config(t))
+	status := `"` + strings.Repeat("x", 10_000) + `"`
+	save := func(who Author, owner, spec, status string) {
+		t.Helper()
+		r := resource("Endpoint", "a", spec)
+		r.Owner, r.Status = owner, json.RawMessage(status)
+		if _, err := s.Txn(t.Context(), Txn{Put: []Resource{r}, By: who}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	self := Author{"rollout", Self}
+	save(tester, "api", `1`, "")
+	save(self, "api", `1`, status)
+	save(tester, "api", `1`, status)
+	save(tester, "api", `2`, status)
+	save(tester, "file", `2`, status)
+	save(self, "file", `2`, status[:99]+`"`)
+	f := func(q Query, want string) {
+		t.Helper()
+		page, err := s.Audit(t.Context(), q)
+		got := ""
+		for i := range page {
+			c := &page[i]
+			old := c.Old
+			if old == nil {
+				old = new(Resource)
+			}
+			got += fmt.Sprintf(" %d:%v:%s/%d>%s/%d", c.Revision, c.StatusOnly(), old.Spec,
+				len(old.Status), c.New.Spec, len(c.New.Status))
+			if c.New.Revision != c.Revision || c.Revision > 1 && old.Revision != c.Revision-1 ||
+				c.Key != (Key{"Endpoint", "a"}) || c.By.Who == "" || c.New.Owner == "" {
+				t.Errorf("%+v", c)
+			}
+		}
+		if err != nil || got != want {
+			t.Errorf("%+v:%s, want%s, %v", q, got, want, err)
+		}
+	}
+	const changes = " 5:false:2/10002>2/10002 4:false:1/10002>2/10002 3:true:/0>/0"
+	f(Query{}, " 6:true:/0>/0"+changes+" 2:true:/0>/0 1:false:/0>1/0")
+	f(Query{Quiet: true}, changes+" 1:false:/0>1/0")
+	f(Query{Quiet: true, Limit: 2}, changes[:48])
+	f(Query{Quiet: true, Who: "rollout"}, "")
+
+	watch := func(want string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		got := ""
+		for e, err := range s.Watch(ctx, 0) {
+			if err != nil {
+				break
+			}
+			got += fmt.Sprintf(" %d", e.Revision)
+			if e.Resource != nil {
+				got += fmt.Sprintf(":%s/%d", e.Resource.Spec, len(e.Resource.Status))
+			}
+		}
+		if got != want {
+			t.Errorf("watched%s, want%s", got, want)
+		}
+	}
+	watch(" 1:1/0 4:2/10002 5:2/10002 6:2/100")
+	do(t, s, Txn{Delete: []Key{{"Endpoint", "a"}}})
+	watch(" 1:1/0 4:2/10002 5:2/10002 7")
+}
+
+// TestStatusOnlyOften has more changes of a status than Watch reads at once, which it leaves out,
+// before one that it gives.
+func TestStatusOnlyOften(t *testing.T) {
+	s := opened(t, config(t))
+	r := Resource{Key: Key{"Rollout", "a/1"}, Owner: "api"}
+	for i := range 3 * watchChanges {
+		r.Status = json.RawMessage(fmt.Sprint(i))
+		do(t, s, Txn{Put: []Resource{r}})
+	}
+	var got []uint64
+	for e, err := range s.Watch(t.Context(), 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got = append(got, e.Revision); len(got) == 2 {
+			break
+		}
+	}
+	if len(got) != 2 || got[0] != 1 || got[1] != 3*watchChanges {
+		t.Errorf("%v", got)
 	}
 }
