@@ -43,6 +43,7 @@ func (c Config) Validate() error {
 // Monitor gathers evidence that rows have left a profile.
 type Monitor struct {
 	profile   *reference.Profile
+	windows   *reference.Profile // of the windows: of a segment's that of all
 	print     string
 	config    Config
 	detectors []*detect.Detector // of features, then of projections
@@ -67,7 +68,10 @@ type Stream struct {
 }
 
 // NewMonitor returns a monitor of rows that ought to be as in a profile.
-func NewMonitor(p *reference.Profile, c Config) (*Monitor, error) {
+func NewMonitor(p *reference.Profile, c Config) (*Monitor, error) { return newMonitor(p, p, c) }
+
+// newMonitor returns a monitor that takes windows of another profile with the same bins.
+func newMonitor(p, windows *reference.Profile, c Config) (*Monitor, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
@@ -79,7 +83,7 @@ func NewMonitor(p *reference.Profile, c Config) (*Monitor, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Monitor{p, print, c, detectors, 0}, nil
+	return &Monitor{p, windows, print, c, detectors, 0}, nil
 }
 
 // streams lists what is watched, the features first.
@@ -103,7 +107,7 @@ func watched(f *reference.Feature) detect.Stream {
 // Tick takes in the rows of all replicas of one tick, which began at a time. With a
 // season it should not reach over a full hour. An empty window is no tick.
 func (m *Monitor) Tick(w *Window, at time.Time) (Report, error) {
-	if w.profile != m.profile {
+	if w.profile != m.windows {
 		return Report{}, errors.New("drift: window of another profile")
 	}
 	slot := m.profile.Season.Slot(at)
@@ -175,7 +179,7 @@ func (m *Monitor) UnmarshalJSON(text []byte) error {
 	if s.Reference != m.print || len(s.Detectors) != len(m.detectors) {
 		return ErrState
 	}
-	fresh, err := NewMonitor(m.profile, m.config)
+	fresh, err := newMonitor(m.profile, m.windows, m.config)
 	if err != nil {
 		return err
 	}

@@ -19,8 +19,9 @@ type Window struct {
 	columns   int
 	sketches  []*sketch.Sketch // of the features, then of the joint projections
 	projector *reference.Projector
-	row       []sketch.Value // in the order of the features
-	bins      []int
+	row       []sketch.Value    // in the order of the features
+	bins      []int             // of the last row, as sketches
+	scorer    *reference.Scorer // nil before the first Score
 }
 
 // NewWindow returns an empty window for rows with these columns, among which all
@@ -31,7 +32,7 @@ func NewWindow(p *reference.Profile, columns []string) (*Window, error) {
 		return nil, err
 	}
 	w := &Window{profile: p, places: places, columns: len(columns),
-		row: make([]sketch.Value, len(places)), bins: make([]int, len(places))}
+		row: make([]sketch.Value, len(places))}
 	for i := range p.Features {
 		w.sketches = append(w.sketches, sketch.New(p.Features[i].Layout()))
 	}
@@ -41,6 +42,7 @@ func NewWindow(p *reference.Profile, columns []string) (*Window, error) {
 			w.sketches = append(w.sketches, sketch.New(p.Joint.Projected[i].Layout()))
 		}
 	}
+	w.bins = make([]int, len(w.sketches))
 	return w, nil
 }
 
@@ -55,11 +57,20 @@ func (w *Window) Add(row []sketch.Value) error {
 	}
 	if w.projector != nil {
 		for i, x := range w.projector.Project(w.row, w.bins) {
-			w.sketches[len(w.places)+i].Add(sketch.Number(x))
+			at := len(w.places) + i
+			w.bins[at] = w.sketches[at].Add(sketch.Number(x))
 		}
 	}
 	clear(w.row)
 	return nil
+}
+
+// Score returns how unusual the row is that was added last: see [reference.Scorer].
+func (w *Window) Score() float64 {
+	if w.scorer == nil {
+		w.scorer = w.profile.NewScorer()
+	}
+	return w.scorer.Score(w.bins)
 }
 
 // Feature returns the counts of the profile's feature i.

@@ -21,6 +21,13 @@ type Options struct {
 	Outputs     []string // columns of what the model answers
 	Ignored     []string // columns that are no features, such as the label
 	MaxRows     int      // that are kept in memory, a sample of all; 0 is 200,000
+	Segment     string   // column whose values are also looked at one by one
+	MaxSegments int      // so many of its values, the most frequent; 0 is 10
+}
+
+// asText says whether a column has names, even if they look like numbers.
+func (o *Options) asText(name string) bool {
+	return name == o.Segment || slices.Contains(o.Categorical, name)
 }
 
 const defaultMaxRows = 200_000
@@ -46,22 +53,30 @@ func NewCollector(names []string, o Options) (*Collector, error) {
 		o.MaxRows = defaultMaxRows
 	}
 	// The seed is fixed so that the same file always gives the same profile.
-	c := &Collector{options: o, ordered: true, draw: rand.New(rand.NewPCG(1, 1))}
+	c := &Collector{ordered: true, draw: rand.New(rand.NewPCG(1, 1))}
 	for i, name := range names {
 		if slices.Contains(names[:i], name) {
 			return nil, fmt.Errorf("%w: %q is there twice", ErrColumn, name)
 		}
 		c.columns = append(c.columns, column{name: name})
 	}
-	for _, list := range [][]string{o.Categorical, o.Outputs, o.Ignored} {
+	if o.MaxSegments == 0 {
+		o.MaxSegments = defaultMaxSegments
+	}
+	if o.MaxSegments < 0 || o.MaxSegments > MaxSegments {
+		return nil, fmt.Errorf("reference: %d segments cannot be: 1 to %d", o.MaxSegments,
+			MaxSegments)
+	}
+	c.options = o
+	for _, list := range [][]string{o.Categorical, o.Outputs, o.Ignored, {o.Segment}} {
 		for _, name := range list {
-			if !slices.Contains(names, name) {
+			if name != "" && !slices.Contains(names, name) {
 				return nil, fmt.Errorf("%w: there is no %q among %q", ErrColumn, name, names)
 			}
 		}
 	}
 	for i := range c.columns {
-		if slices.Contains(o.Categorical, c.columns[i].name) {
+		if o.asText(c.columns[i].name) {
 			c.columns[i].toTexts()
 		}
 	}
@@ -70,6 +85,11 @@ func NewCollector(names []string, o Options) (*Collector, error) {
 
 // Rows returns how many rows were added.
 func (c *Collector) Rows() uint64 { return c.seen }
+
+// Ignore leaves out columns that turned out to be no features.
+func (c *Collector) Ignore(names ...string) {
+	c.options.Ignored = append(slices.Clip(c.options.Ignored), names...)
+}
 
 // Add takes a row with a value for each column, and its time, which is the zero time
 // when it is not known. Rows in the order of their times, and no more of them than are
@@ -136,8 +156,28 @@ func (c *Collector) Build() (*Profile, error) {
 	if err := p.prepare(); err != nil {
 		return nil, err
 	}
-	p.Joint = c.joint(p, numeric, features)
-	return p, p.prepare()
+	var rest projected
+	p.Joint, rest = c.joint(p, numeric, features)
+	if c.options.Segment != "" {
+		if p.Segments = c.segments(p, &rest); p.Segments == nil {
+			return nil, fmt.Errorf("%w: no value of %q has %d, which a segment needs%s", ErrRows,
+				c.options.Segment, MinRows, eachHour(p.Season))
+		}
+	}
+	if err := p.prepare(); err != nil {
+		return nil, err
+	}
+	p.Outliers = c.outliers(p)
+	return p, nil
+}
+
+// byName returns the columns by their names.
+func (c *Collector) byName() map[string]*column {
+	all := make(map[string]*column, len(c.columns))
+	for i := range c.columns {
+		all[c.columns[i].name] = &c.columns[i]
+	}
+	return all
 }
 
 // feature builds the reference of one column.
@@ -165,24 +205,33 @@ func (c *Collector) feature(col *column) (f Feature, note string, err error) {
 	if err := f.makeLayout(); err != nil {
 		return f, "", err
 	}
-	c.count(&f, col)
+	c.count(&f, col, nil)
 	return f, note, nil
 }
 
-// count fills in the counts of a feature from the values of a column.
-func (c *Collector) count(f *Feature, col *column) {
+// count fills in the counts of a feature from a column's values in some rows; nil are
+// all.
+func (c *Collector) count(f *Feature, col *column, rows []int) {
 	slots, _ := c.options.Season.slots() // NewCollector has checked it
-	f.Counts = make([][]uint64, slots)
+	f.Counts, f.DesignEffect = make([][]uint64, slots), 0
 	for i := range f.Counts {
 		f.Counts[i] = make([]uint64, f.layout.Bins())
 	}
-	bins := make([]int, len(c.slots))
-	for row, slot := range c.slots {
-		bins[row] = f.layout.Bin(col.value(row))
-		f.Counts[slot][bins[row]]++
+	n := len(rows)
+	if rows == nil {
+		n = len(c.slots)
 	}
-	if c.ordered {
-		f.DesignEffect = designEffect(f, bins, c.slots)
+	bins, slotOf := make([]int, n), make([]int, n)
+	for i := range n {
+		row := i
+		if rows != nil {
+			row = rows[i]
+		}
+		bins[i], slotOf[i] = f.layout.Bin(col.value(row)), c.slots[row]
+		f.Counts[slotOf[i]][bins[i]]++
+	}
+	if c.ordered && n > 0 {
+		f.DesignEffect = designEffect(f, bins, slotOf)
 	}
 }
 

@@ -84,7 +84,7 @@ func newTable(names []string, o Options) (*table, error) {
 		t.time = -1
 	}
 	for _, name := range names {
-		t.asText = append(t.asText, slices.Contains(o.Categorical, name))
+		t.asText = append(t.asText, o.asText(name))
 	}
 	features := names
 	if t.time >= 0 {
@@ -105,7 +105,8 @@ func (t *table) add(at time.Time, row []sketch.Value) error {
 	return t.Collector.Add(at, t.row)
 }
 
-var timeForms = [...]string{time.RFC3339Nano, "2006-01-02 15:04:05", "2006-01-02T15:04:05"}
+var timeForms = [...]string{time.RFC3339Nano, "2006-01-02 15:04:05", "2006-01-02T15:04:05",
+	"2006-01-02 15:04:05Z07:00"}
 
 func parseTime(s string) (time.Time, error) {
 	for _, form := range timeForms {
@@ -130,6 +131,7 @@ func FromParquet(r io.ReaderAt, size int64, o Options) (p *Profile, err error) {
 		return nil, fmt.Errorf("%w as Parquet: %w", ErrFile, err)
 	}
 	var names []string
+	o.Ignored = slices.Clone(o.Ignored)
 	fields := f.Schema().Fields()
 	for _, field := range fields {
 		if !field.Leaf() || field.Repeated() {
@@ -137,6 +139,9 @@ func FromParquet(r io.ReaderAt, size int64, o Options) (p *Profile, err error) {
 				field.Name())
 		}
 		names = append(names, field.Name())
+		if strings.HasPrefix(field.Name(), "__index_level_") { // pandas' numbers of rows
+			o.Ignored = append(o.Ignored, field.Name())
+		}
 	}
 	t, err := newTable(names, o)
 	if err != nil {
@@ -162,7 +167,7 @@ func (t *table) rows(group parquet.RowGroup, fields []parquet.Field) (err error)
 			var at time.Time
 			for _, v := range record {
 				i := v.Column()
-				row[i] = value(v)
+				row[i] = value(v, fields[i])
 				if i == t.time {
 					if at, err = timestamp(v, fields[i]); err != nil {
 						return fmt.Errorf("row %d: %w", t.Rows()+1, err)
@@ -182,13 +187,19 @@ func (t *table) rows(group parquet.RowGroup, fields []parquet.Field) (err error)
 	}
 }
 
-func value(v parquet.Value) sketch.Value {
+func value(v parquet.Value, f parquet.Field) sketch.Value {
 	switch v.Kind() {
 	case parquet.Boolean:
 		return sketch.Boolean(v.Boolean())
 	case parquet.Int32:
+		if unsigned(f) {
+			return sketch.Integer(int64(uint32(v.Int32())))
+		}
 		return sketch.Integer(int64(v.Int32()))
 	case parquet.Int64:
+		if v.Int64() < 0 && unsigned(f) {
+			return sketch.Number(float64(uint64(v.Int64())))
+		}
 		return sketch.Integer(v.Int64())
 	case parquet.Float:
 		return sketch.Number(float64(v.Float()))
@@ -198,6 +209,16 @@ func value(v parquet.Value) sketch.Value {
 		return sketch.Text(v.ByteArray())
 	}
 	return sketch.Missing()
+}
+
+// unsigned says whether a column has whole numbers without a sign.
+func unsigned(f parquet.Field) bool {
+	logical := f.Type().LogicalType()
+	if logical == nil {
+		return false
+	}
+	whole, ok := logical.Value.(*format.IntType)
+	return ok && !whole.IsSigned
 }
 
 func timestamp(v parquet.Value, f parquet.Field) (time.Time, error) {

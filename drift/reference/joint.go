@@ -45,12 +45,13 @@ type Joint struct {
 
 // joint builds the reference of several features. Directions come from one half of
 // the rows and the counts from the other, as a direction of least variance has a
-// bit more in data that did not choose it. It is nil when there is nothing to see.
-func (c *Collector) joint(p *Profile, columns, features []int) *Joint {
+// bit more in data that did not choose it. It is nil when there is nothing to see. The
+// rows of the other half are returned as well.
+func (c *Collector) joint(p *Profile, columns, features []int) (*Joint, projected) {
 	slots, _ := p.Season.slots()
 	// Each slot needs its rows in one half.
 	if n := len(features); n < 2 || n > maxJoint || len(c.slots) < 2*max(MinRows*slots, 10*n) {
-		return nil
+		return nil, projected{}
 	}
 	j := &Joint{Features: features}
 	j.attach(p.Features)
@@ -65,42 +66,54 @@ func (c *Collector) joint(p *Profile, columns, features []int) *Joint {
 	}
 	// Halves take turns by chunks, so that most rows keep their neighbours.
 	var first []float64
-	rest := Collector{options: c.options, ordered: c.ordered}
-	var places []int
+	rest := projected{Collector: Collector{options: c.options, ordered: c.ordered}}
 	for i, slot := range c.slots {
 		if i/chunk%2 == 1 {
 			rest.slots = append(rest.slots, slot)
-			places = append(places, i)
+			rest.places = append(rest.places, i)
 		} else if len(first) < maxScores {
 			first = append(first, read(i)...)
 		}
 	}
 	scores := mat.NewDense(len(first)/len(features), len(features), first)
 	j.Directions = append(principal(scores), signed(scores)...)
-	projections := make([]column, len(j.Directions))
+	rest.columns = make([]column, len(j.Directions))
 	out := make([]float64, len(j.Directions))
-	for i, place := range places {
+	for i, place := range rest.places {
 		for d, x := range j.project(read(place), out) {
-			projections[d].set(i, sketch.Number(x))
+			rest.columns[d].set(i, sketch.Number(x))
 		}
 	}
-	for d := range projections {
-		f := Feature{Name: fmt.Sprintf("joint %d", d), Edges: makeEdges(projections[d].finite())}
+	for d := range rest.columns {
+		f := Feature{Name: fmt.Sprintf("joint %d", d), Edges: makeEdges(rest.columns[d].finite())}
 		if f.makeLayout() != nil {
-			return nil
+			return nil, projected{}
 		}
-		rest.count(&f, &projections[d])
-		for _, counts := range f.Counts {
-			if total(counts) < MinRows {
-				return nil
-			}
+		rest.count(&f, &rest.columns[d], nil)
+		if f.least() < MinRows {
+			return nil, projected{}
 		}
 		j.Projected = append(j.Projected, f)
 	}
 	if j.Projected == nil {
-		return nil
+		return nil, projected{}
 	}
-	return j
+	return j, rest
+}
+
+// projected collects what rows are on the directions, a column for each.
+type projected struct {
+	Collector
+	places []int // of the rows among those of the collector of features
+}
+
+// least returns how many rows the slot with the fewest has.
+func (f *Feature) least() uint64 {
+	n := total(f.Counts[0])
+	for _, counts := range f.Counts {
+		n = min(n, total(counts))
+	}
+	return n
 }
 
 func total(counts []uint64) (n uint64) {

@@ -32,11 +32,13 @@ const profileVersion = 1
 
 // Profile is a reference.
 type Profile struct {
-	Version  int       `json:"version"`
-	Rows     uint64    `json:"rows"`
-	Season   Season    `json:"season,omitempty"`
-	Features []Feature `json:"features"`
-	Joint    *Joint    `json:"joint,omitempty"`
+	Version  int         `json:"version"`
+	Rows     uint64      `json:"rows"`
+	Season   Season      `json:"season,omitempty"`
+	Features []Feature   `json:"features"`
+	Joint    *Joint      `json:"joint,omitempty"`
+	Segments *Segments   `json:"segments,omitempty"`
+	Outliers []Threshold `json:"outliers,omitempty"` // ascending
 	// Notes tell people what the reference is not good for.
 	Notes []string `json:"notes,omitempty"`
 }
@@ -141,11 +143,20 @@ func (p *Profile) prepare() error {
 			return fmt.Errorf("feature %q: %w", f.Name, err)
 		}
 	}
-	if p.Joint == nil {
-		return nil
+	if p.Joint != nil {
+		if err := p.Joint.prepare(p.Features, slots); err != nil {
+			return fmt.Errorf("joint: %w", err)
+		}
 	}
-	if err := p.Joint.prepare(p.Features, slots); err != nil {
-		return fmt.Errorf("joint: %w", err)
+	if p.Segments != nil {
+		if err := p.Segments.prepare(p, slots); err != nil {
+			return fmt.Errorf("segments: %w", err)
+		}
+	}
+	for _, t := range p.Outliers {
+		if err := t.check(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -155,6 +166,11 @@ func (f *Feature) prepare(slots int) error {
 		return err
 	}
 	f.Edges = slices.Clone(f.Edges)
+	return f.check(slots)
+}
+
+// check holds the counts against the layout.
+func (f *Feature) check(slots int) error {
 	if !(f.DesignEffect >= 0) {
 		return fmt.Errorf("a design effect of %v is impossible", f.DesignEffect)
 	}
