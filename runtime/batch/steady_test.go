@@ -151,7 +151,7 @@ func TestCanPad(t *testing.T) {
 		sig := tensor.Signature{Inputs: slices.Clone(specs), Outputs: specs, MaxBatchSize: 8}
 		change(&sig)
 		if got := canPad(&sig); got != want {
-			t.Errorf("%+v: %v", sig, got)
+			t.Errorf("%+v, %+v: %v", sig.Inputs, sig.Outputs, got)
 		}
 	}
 	f(func(*tensor.Signature) {}, true)
