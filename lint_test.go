@@ -36,7 +36,7 @@ const (
 // those of the folder itself. The longest folder that matches holds.
 var mayImport = map[string][]string{
 	"cmd":            {""},
-	"control":        {"gateway/route", "registry", "drift", "runtime/model"},
+	"control":        {"gateway/route", "registry", "drift", "runtime/model", "runtime/tensor"},
 	"control/proof":  {"gateway/wire", "runtime/batch", "runtime/model", "runtime/tensor"},
 	"gateway":        {"runtime/batch", "runtime/model", "runtime/tensor"},
 	"gateway/wire":   {"runtime/tensor"},

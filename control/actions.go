@@ -1,7 +1,6 @@
 package control
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,6 +53,7 @@ func (p *Plane) act() {
 		case <-ticker.C:
 		}
 		retries = p.actAll(retries)
+		p.recordTests(time.Now())
 		if time.Since(tidied) > tidyInterval || p.isUntidy() {
 			p.tidy()
 			tidied = time.Now()
@@ -215,12 +215,8 @@ func (p *Plane) record(id string) error {
 		return nil // its endpoint has just left
 	}
 	s := &r.status.State
-	name, under := localOutbox, "millrace"
-	if f := p.followerOf(s.Model); f != nil && f.spec.MLflow != nil {
-		name, under = outboxOf(f.name), cmp.Or(f.spec.MLflow.Experiment, under)
-	}
 	source := p.view.version(s.Model, s.Canary.Version).RunID
-	box, err := p.openOutbox(name)
+	box, under, err := p.outboxOfModel(s.Model)
 	p.mu.Unlock()
 	if err != nil {
 		return err
@@ -278,6 +274,7 @@ func (p *Plane) tidy() {
 	p.mu.Unlock()
 	err := p.syncer.Retain(p.ctx, names)
 	_, fault := p.artifacts.Collect(p.ctx, time.Now())
+	fault = errors.Join(fault, p.tidyCommands())
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.complain("files that nobody needs any more cannot be removed yet", errors.Join(err, fault))

@@ -66,6 +66,8 @@ func (a *affected) gather(put *config.Config) {
 			endpoint(&e.spec)
 		}
 	}
+	a.gatherTriggers(put)
+	a.gatherMonitors(put, endpoint)
 	a.next.Models = append(a.next.Models, put.Models...)
 	for name, m := range a.view.models {
 		if !a.is(config.KindModel, name) &&
@@ -73,6 +75,54 @@ func (a *affected) gather(put *config.Config) {
 			a.next.Models = append(a.next.Models, m.spec)
 		}
 	}
+}
+
+// gatherMonitors adds the monitors that are put, those of changed endpoints and those that triggers
+// wait for, and the endpoints that monitors and triggers name.
+func (a *affected) gatherMonitors(put *config.Config, endpoint func(*config.Endpoint)) {
+	a.next.Monitors = append(a.next.Monitors, put.Monitors...)
+	for name, m := range a.view.monitors {
+		if !a.is(config.KindMonitor, name) &&
+			(a.is(config.KindEndpoint, m.spec.Endpoint) || a.awaited(name)) {
+			a.next.Monitors = append(a.next.Monitors, m.spec)
+		}
+	}
+	there := make(map[string]bool)
+	for i := range a.next.Endpoints {
+		there[a.next.Endpoints[i].Name] = true
+	}
+	names := make([]string, 0, len(a.next.Monitors)+len(a.next.Triggers))
+	for i := range a.next.Monitors {
+		names = append(names, a.next.Monitors[i].Endpoint)
+	}
+	for i := range a.next.Triggers {
+		names = append(names, a.next.Triggers[i].Endpoints()...)
+	}
+	for _, name := range names {
+		if e := a.view.endpoints[name]; e != nil && !there[name] &&
+			!a.is(config.KindEndpoint, name) {
+			there[name] = true
+			endpoint(&e.spec)
+		}
+	}
+}
+
+// gatherTriggers adds the triggers that are put and those of changed monitors and endpoints.
+func (a *affected) gatherTriggers(put *config.Config) {
+	a.next.Triggers = append(a.next.Triggers, put.Triggers...)
+	for name, t := range a.view.triggers {
+		if !a.is(config.KindTrigger, name) && (a.is(config.KindMonitor, t.spec.On.Alarm) ||
+			slices.ContainsFunc(t.spec.Endpoints(),
+				func(e string) bool { return a.is(config.KindEndpoint, e) })) {
+			a.next.Triggers = append(a.next.Triggers, t.spec)
+		}
+	}
+}
+
+// awaited says whether a trigger that was gathered waits for a monitor's alarms.
+func (a *affected) awaited(monitor string) bool {
+	return slices.ContainsFunc(a.next.Triggers,
+		func(t config.Trigger) bool { return t.On.Alarm == monitor })
 }
 
 // is says whether a resource is put or deleted.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/millrace-ml/millrace/control/config"
@@ -123,8 +124,14 @@ func (p *Plane) effects(
 		}
 		effects = append(effects, Effect{Key: key, Action: "deleted", Old: old.Spec})
 		txn.Delete = append(txn.Delete, key)
+		if key.Kind == config.KindMonitor {
+			txn.Delete = append(txn.Delete, p.view.alarmsOf(key.Name, math.MaxInt)...)
+		}
 		if key.Kind == config.KindEndpoint { // one that is made later begins anew
 			txn.Delete = append(txn.Delete, p.view.rolloutsOf(key.Name)...)
+		}
+		if key.Kind == config.KindTrigger {
+			txn.Delete = append(txn.Delete, p.view.startsOf(key.Name)...)
 		}
 	}
 	return effects, nil
@@ -186,12 +193,17 @@ func (p *Plane) commit(ctx context.Context, t store.Txn) error {
 		if err != nil {
 			return fmt.Errorf("cannot read %s back: %w", key, err)
 		}
+		if key.Kind == KindRun {
+			p.drive(key.Name)
+		}
 	}
 	for _, key := range t.Delete {
 		p.view.remove(key)
 		switch key.Kind {
 		case KindRollout:
 			delete(p.runs, key.Name)
+		case KindRun:
+			p.abandon(key.Name)
 		case config.KindModel:
 			p.configured = false
 		}

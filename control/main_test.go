@@ -109,6 +109,7 @@ type fakeGateway struct {
 	down      error // what Publish returns
 	published int
 	counted   map[string]Observed // by rollout
+	arms      map[string]ArmCount // by endpoint, arm and version
 	asked     map[string]int      // how often, by rollout
 }
 
@@ -153,9 +154,12 @@ func (g *fakeGateway) Configure(models []config.Model) error {
 }
 
 // Observe hands out each reward once.
-func (g *fakeGateway) Observe(_, rollout string) Observed {
+func (g *fakeGateway) Observe(endpoint, rollout string) Observed {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if rollout == "" {
+		return Observed{Arms: func() []ArmCount { return g.armCounts(endpoint) }}
+	}
 	g.asked[rollout]++
 	o := g.counted[rollout]
 	o.Counts = o.Counts.Clone()
@@ -326,7 +330,10 @@ func (b *bench) look(after time.Duration) {
 }
 
 // act does what waits to be done, whose pauses are over.
-func (b *bench) act() { b.actAll(nil) }
+func (b *bench) act() {
+	b.actAll(nil)
+	b.recordTests(b.now)
+}
 
 // traffic counts requests at the weight in force, of which so many failed at the canary.
 func (b *bench) traffic(n, errors uint64) {

@@ -1,16 +1,23 @@
 package control
 
 import (
+	"strings"
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/millrace-ml/millrace/control/rollout"
+	"github.com/millrace-ml/millrace/control/trigger"
 )
 
-// MetricDoc is what people are told about a metric. All of them are gauges.
+// MetricDoc is what people are told about a metric.
 type MetricDoc struct {
 	Name, Help string
 	Labels     []string
 }
+
+// Counter says whether it is a counter, which begins anew with the process; else it is a gauge.
+func (d *MetricDoc) Counter() bool { return strings.HasSuffix(d.Name, "_total") }
 
 // metric is one of the plane's.
 type metric struct {
@@ -52,6 +59,17 @@ var (
 		"endpoint", "guard", "of")
 	metricEnded = define("millrace_rollouts_ended",
 		"Rollouts on record that are over, by their verdict.", "endpoint", "verdict")
+	metricTriggerRuns = define("millrace_trigger_active_runs",
+		"Runs of a trigger that have not ended: `pending`, `starting` or `running`.", "trigger",
+		"state")
+	metricTriggerEnds = define("millrace_trigger_runs_total",
+		"Runs of a trigger that have ended: `succeeded`, `failed`, `lost`, `cancelled`, or "+
+			"`suppressed`, which were not to start.", "trigger", "state")
+	metricTriggerSuccess = define("millrace_trigger_last_success_timestamp_seconds",
+		"When the last run of a trigger that is on record has succeeded, in Unix time.", "trigger")
+	metricTriggerWaits = define("millrace_trigger_waits",
+		"1 while a trigger starts nothing by itself: it was stopped, or too many runs in a row "+
+			"have failed.", "trigger")
 )
 
 // MetricDocs lists the metrics of the plane in the order in which they are best read.
@@ -75,7 +93,11 @@ func (p *Plane) Collect(to chan<- prometheus.Metric) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	send := func(m *metric, value float64, labels ...string) {
-		to <- prometheus.MustNewConstMetric(m.desc, prometheus.GaugeValue, value, labels...)
+		kind := prometheus.GaugeValue
+		if m.Counter() {
+			kind = prometheus.CounterValue
+		}
+		to <- prometheus.MustNewConstMetric(m.desc, kind, value, labels...)
 	}
 	if p.down != nil {
 		send(metricUp, 0)
@@ -89,6 +111,8 @@ func (p *Plane) Collect(to chan<- prometheus.Metric) {
 	send(metricStore, float64(stats.FileBytes))
 	p.collectSources(send)
 	p.collectRollouts(send)
+	p.collectMonitors(send)
+	p.collectTriggers(send)
 }
 
 // sender gives one number.
@@ -149,6 +173,34 @@ func (p *Plane) collectEvidence(s *rollout.State, send sender) {
 			send(metricEvidence, last.Guards[i].Harm, s.Endpoint, g.Name(), "harm")
 			send(metricEvidence, last.Guards[i].Sound, s.Endpoint, g.Name(), "sound")
 		}
+	}
+}
+
+func (p *Plane) collectTriggers(send sender) {
+	histories := p.histories()
+	for _, t := range sorted(p.view.triggers) {
+		states := make(map[trigger.State]float64)
+		var success time.Time
+		for _, run := range histories[t.Name] {
+			if !run.State.Done() {
+				states[run.State]++
+			}
+			if run.State == trigger.Succeeded {
+				success = later(success, run.Ended)
+			}
+		}
+		for _, state := range []trigger.State{trigger.Pending, trigger.Starting, trigger.Running} {
+			send(metricTriggerRuns, states[state], t.Name, string(state))
+		}
+		for _, state := range []trigger.State{trigger.Succeeded, trigger.Failed, trigger.Lost,
+			trigger.Cancelled, trigger.Suppressed} {
+			send(metricTriggerEnds, p.ends[ending{t.Name, state}], t.Name, string(state))
+		}
+		if !success.IsZero() {
+			send(metricTriggerSuccess, float64(success.UnixMilli())/1000, t.Name)
+		}
+		send(metricTriggerWaits, one(t.spec.Stopped || t.status.Stopped != nil ||
+			t.status.Halted != ""), t.Name)
 	}
 }
 

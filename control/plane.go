@@ -29,6 +29,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace-ml/millrace/control/config"
@@ -60,7 +61,7 @@ type Gateway interface {
 	// Configure takes over the settings of models.
 	Configure(models []config.Model) error
 	// Observe returns what was counted of a rollout since the process began, and the rewards
-	// since the call before.
+	// since the call before. Without a rollout it is about the arms alone.
 	Observe(endpoint, rollout string) Observed
 }
 
@@ -72,6 +73,9 @@ type Observed struct {
 	// Examples returns copies that were answered otherwise, the worst first, as a list in JSON
 	// of some kilobytes. It is nil where there are no copies, and good until the next Publish.
 	Examples func() json.RawMessage
+	// Arms returns what was counted of the endpoint's arms, rollout or not; nothing where there is
+	// no such endpoint. It is nil where no arms are counted.
+	Arms func() []ArmCount
 }
 
 // Config says where a Plane keeps what it knows.
@@ -79,6 +83,11 @@ type Config struct {
 	Data string // folder
 	File string // the settings file, for people
 	Log  *slog.Logger
+	// Admin is where the admin port listens, for links in alarms; empty for none.
+	Admin string
+	// Written returns how many samples of an endpoint's requests were written to files since the
+	// process began; nil: none ever are.
+	Written func(endpoint string) int
 
 	manual bool              // a test looks and acts in the place of the loops
 	step   func(what string) // a test wants to know what is about to be done, or just was
@@ -104,11 +113,21 @@ type Plane struct {
 	untidy     bool                          // models may have left that are still here
 	faults     map[string]time.Time          // when it was last said that something cannot be done
 	runs       map[string]*run               // of rollouts under way, by name
+	tests      map[string]*tested            // under way, by name
 	followers  map[string]*follow            // of sources, by name
 	ended      map[string]<-chan struct{}    // closed when the last follower has ended, by source
 	syncing    map[string]bool               // models that a source is asked for
 	notices    map[string]*notify.Notice     // by address
 	outboxes   map[string]*experiment.Outbox // by folder
+	drivers    map[string]*driver            // of runs of triggers that have not ended, by ID
+	pipelines  map[string]*opened            // by trigger
+	ends       map[ending]float64            // of runs, since the process began
+	tended     time.Time                     // when the triggers were looked at
+	fresh      map[string]*fresh             // of triggers that wait for data, by name
+	watches    map[string]*watch             // of monitors, by name
+	opening    bool                          // of watches, in the background
+
+	watching atomic.Pointer[map[string][]*watch] // by endpoint
 
 	syncs  sync.RWMutex    // read while models are synced, and held alone while some are removed
 	ctx    context.Context // of all that runs in the background
@@ -128,9 +147,12 @@ type published struct {
 func Open(cfg Config, gw Gateway, models *model.Repository, file *config.Config) (*Plane, error) {
 	p := &Plane{cfg: cfg, log: cfg.Log, gateway: gw, models: models, view: newView(), file: file,
 		faults: make(map[string]time.Time), runs: make(map[string]*run),
+		tests:     make(map[string]*tested),
 		followers: make(map[string]*follow), ended: make(map[string]<-chan struct{}),
 		syncing: make(map[string]bool), notices: make(map[string]*notify.Notice),
-		outboxes: make(map[string]*experiment.Outbox)}
+		outboxes: make(map[string]*experiment.Outbox), watches: make(map[string]*watch),
+		drivers: make(map[string]*driver), pipelines: make(map[string]*opened),
+		ends: make(map[ending]float64), fresh: make(map[string]*fresh)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -151,7 +173,7 @@ func (p *Plane) start(ctx context.Context) error {
 	case p.file == nil:
 		return fmt.Errorf("%w: there are no settings without faults, and none were in force before",
 			ErrDown)
-	case len(p.file.Sources)+len(p.file.Endpoints) > 0:
+	case len(p.file.Sources)+len(p.file.Endpoints)+len(p.file.Triggers) > 0:
 		return p.ensure(ctx)
 	}
 	p.view, p.configured = newView(), false
@@ -193,9 +215,12 @@ func (p *Plane) ensure(ctx context.Context) error {
 	p.complain("files that were pushed in part stay", p.freePushed())
 	p.untidy = true
 	p.follow()
+	p.driveAll()
 	if !p.cfg.manual {
 		p.spawn(p.watch)
 		p.spawn(p.act)
+		p.spawn(p.monitor)
+		p.spawn(p.alert)
 	}
 	return nil
 }
@@ -297,6 +322,7 @@ func (p *Plane) publish() error {
 	specs, aliases := p.view.table()
 	if p.published.aliases == nil || !equal(specs, p.published.specs) ||
 		!maps.EqualFunc(aliases, p.published.aliases, maps.Equal) {
+		p.noteTests()
 		p.step("publish")
 		if err := p.gateway.Publish(specs, aliases); err != nil {
 			faults = append(faults, err)
@@ -315,6 +341,7 @@ func (p *Plane) changed() {
 	p.behind = err != nil
 	p.complain("what was decided cannot be put in force yet; what was before is", err)
 	p.follow()
+	p.closePipelines()
 }
 
 // complaintInterval is how often it is said that the same thing still cannot be done.
@@ -367,6 +394,12 @@ func (p *Plane) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.saveRuns()
+	p.saveTests(time.Now())
+	p.saveRows()
+	for name := range p.pipelines {
+		p.closePipeline(name)
+	}
+	p.saveMonitors(time.Now())
 	p.closeNotices()
 	var faults []error
 	for _, box := range p.outboxes {

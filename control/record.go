@@ -97,7 +97,10 @@ func series(s *rollout.State) []experiment.Series {
 }
 
 // metricName is a guard's name in the letters that MLflow takes.
-func metricName(g rollout.GuardSpec) string {
+func metricName(g rollout.GuardSpec) string { return ofMLflow(g.Name()) }
+
+// ofMLflow is a name in the letters that MLflow takes.
+func ofMLflow(name string) string {
 	return strings.Map(func(r rune) rune {
 		if strings.ContainsRune(`"'{}[]()=~<>*,;:!|\`, r) {
 			return -1
@@ -106,7 +109,7 @@ func metricName(g rollout.GuardSpec) string {
 			return '_'
 		}
 		return r
-	}, cut(g.Name(), 100))
+	}, cut(name, 100))
 }
 
 // charts draw the weights, and for each guard what it compares and its evidence.

@@ -52,7 +52,7 @@ func (r *run) due(next *rollout.State, now time.Time) bool {
 const maxRewards = 100_000
 
 // author is who makes the changes that rollouts decide.
-var author = store.Author{Who: "rollout", From: "millrace"}
+var author = store.Author{Who: "rollout", From: store.Self}
 
 // look moves all rollouts on.
 func (p *Plane) look(now time.Time) {
@@ -65,6 +65,8 @@ func (p *Plane) look(now time.Time) {
 		err := p.lookAt(p.view.endpoints[name], now)
 		p.complain("a rollout cannot go on; it is tried again", err, "endpoint", name)
 	}
+	p.lookTests(now)
+	p.tendTriggers(now)
 	if p.behind {
 		p.changed()
 	}
@@ -354,6 +356,9 @@ func (p *Plane) take(e *endpoint, r *run, next rollout.State, hold string) error
 		status.Actions = append(slices.Clone(status.Actions), actions...)
 		txn.Put = append(txn.Put, e.with(ended))
 		txn.Put = append(txn.Put, p.view.superseded(next.ID, next.Model, actions, next.Ended)...)
+		if next.Verdict != rollout.Successful && p.overtaken(e, &next) == "" {
+			txn.Put = append(txn.Put, p.started(p.rolledBack(e, &next), next.Ended)...)
+		}
 	}
 	txn.Put = append(txn.Put, record.with(status))
 	if err := p.commit(p.ctx, txn); err != nil {

@@ -20,6 +20,7 @@ type built struct {
 	endpoint *endpoint
 	rollout  *record
 	model    *item[config.Model, syncer.Status]
+	rows     int // a second that monitors look at
 	spec     route.Spec
 }
 
@@ -29,10 +30,12 @@ func (v *view) table() ([]route.Spec, route.Aliases) {
 	aliases := v.aliases()
 	specs := make([]route.Spec, 0, len(v.endpoints))
 	next := make(map[string]built, len(v.endpoints))
+	rows := v.monitoredRows()
 	for _, e := range sorted(v.endpoints) {
 		b, r, m := v.built[e.Name], v.rollouts[e.status.Rollout], v.models[modelOf(&e.spec)]
-		if b.endpoint != e || b.rollout != r || b.model != m {
-			b = built{e, r, m, v.build(e, r)}
+		if b.endpoint != e || b.rollout != r || b.model != m || b.rows != rows[e.Name] {
+			b = built{e, r, m, rows[e.Name], v.build(e, r)}
+			b.spec.Monitored = b.rows
 		}
 		next[e.Name] = b
 		specs = append(specs, b.spec)
@@ -120,11 +123,16 @@ func modelOf(e *config.Endpoint) string {
 // resolve returns the version that an endpoint's text names, empty where no version has the
 // alias.
 func (v *view) resolve(e *config.Endpoint, text string) string {
+	return v.named(modelOf(e), text)
+}
+
+// named is resolve for a model.
+func (v *view) named(model, text string) string {
 	alias, ok := strings.CutPrefix(text, "@")
 	if !ok {
 		return text
 	}
-	m := v.models[modelOf(e)]
+	m := v.models[model]
 	if m == nil {
 		return ""
 	}

@@ -9,8 +9,10 @@ import (
 	"strings"
 
 	"github.com/millrace-ml/millrace/control/config"
+	"github.com/millrace-ml/millrace/control/monitor"
 	"github.com/millrace-ml/millrace/control/store"
 	"github.com/millrace-ml/millrace/control/syncer"
+	"github.com/millrace-ml/millrace/control/trigger"
 )
 
 // view is the resources of the store, decoded. It is what everything is decided by; only commit
@@ -20,7 +22,12 @@ type view struct {
 	models    map[string]*item[config.Model, syncer.Status]
 	endpoints map[string]*endpoint
 	rollouts  map[string]*record
-	pushed    map[string]*item[struct{}, pushed] // by the name at the source
+	tests     map[string]*testRecord
+	monitors  map[string]*monitored
+	alarms    map[string]*item[struct{}, monitor.Alarm]
+	triggers  map[string]*item[config.Trigger, TriggerStatus]
+	starts    map[string]*item[struct{}, trigger.Run] // of pipelines, by the run's ID
+	pushed    map[string]*item[struct{}, pushed]      // by the name at the source
 
 	built map[string]built // of endpoints, what table has returned last
 }
@@ -62,6 +69,11 @@ func newView() view {
 		models:    make(map[string]*item[config.Model, syncer.Status]),
 		endpoints: make(map[string]*endpoint),
 		rollouts:  make(map[string]*record),
+		tests:     make(map[string]*testRecord),
+		monitors:  make(map[string]*monitored),
+		alarms:    make(map[string]*item[struct{}, monitor.Alarm]),
+		triggers:  make(map[string]*item[config.Trigger, TriggerStatus]),
+		starts:    make(map[string]*item[struct{}, trigger.Run]),
 		pushed:    make(map[string]*item[struct{}, pushed]),
 	}
 }
@@ -77,8 +89,18 @@ func (v *view) put(r store.Resource) error {
 		return into(v.endpoints, r, func(e *config.Endpoint) { e.Name = r.Name })
 	case KindRollout:
 		return into(v.rollouts, r, func(*struct{}) {})
+	case KindTest:
+		return into(v.tests, r, func(*struct{}) {})
+	case config.KindMonitor:
+		return into(v.monitors, r, func(m *config.Monitor) { m.Name = r.Name })
+	case KindAlarm:
+		return into(v.alarms, r, func(*struct{}) {})
 	case KindPushed:
 		return into(v.pushed, r, func(*struct{}) {})
+	case config.KindTrigger:
+		return into(v.triggers, r, func(t *config.Trigger) { t.Name = r.Name })
+	case KindRun:
+		return into(v.starts, r, func(*struct{}) {})
 	}
 	return nil // of a later version of this program
 }
@@ -115,8 +137,18 @@ func (v *view) remove(k store.Key) {
 		delete(v.endpoints, k.Name)
 	case KindRollout:
 		delete(v.rollouts, k.Name)
+	case KindTest:
+		delete(v.tests, k.Name)
+	case config.KindMonitor:
+		delete(v.monitors, k.Name)
+	case KindAlarm:
+		delete(v.alarms, k.Name)
 	case KindPushed:
 		delete(v.pushed, k.Name)
+	case config.KindTrigger:
+		delete(v.triggers, k.Name)
+	case KindRun:
+		delete(v.starts, k.Name)
 	}
 }
 
@@ -131,8 +163,18 @@ func (v *view) resource(k store.Key) (r store.Resource, ok bool) {
 		return found(v.endpoints, k.Name)
 	case KindRollout:
 		return found(v.rollouts, k.Name)
+	case KindTest:
+		return found(v.tests, k.Name)
+	case config.KindMonitor:
+		return found(v.monitors, k.Name)
+	case KindAlarm:
+		return found(v.alarms, k.Name)
 	case KindPushed:
 		return found(v.pushed, k.Name)
+	case config.KindTrigger:
+		return found(v.triggers, k.Name)
+	case KindRun:
+		return found(v.starts, k.Name)
 	}
 	return r, false
 }
@@ -147,7 +189,8 @@ func found[S, T any](m map[string]*item[S, T], name string) (store.Resource, boo
 
 // all lists the resources that people write, by kind and name.
 func (v *view) all() []store.Resource {
-	return slices.Concat(resources(v.sources), resources(v.models), resources(v.endpoints))
+	return slices.Concat(resources(v.sources), resources(v.models), resources(v.endpoints),
+		resources(v.monitors), resources(v.triggers))
 }
 
 func resources[S, T any](m map[string]*item[S, T]) []store.Resource {

@@ -320,6 +320,16 @@ func TestFeedback(t *testing.T) {
 		w.infer(t, askE, `{"id":"body-`+w.name+`",`+zeros[1:], "x-request-id: other")
 		tell(`{"request_id":"body-`+w.name+`","label":{"x":[1]}}`, 200, `"result":"accepted"`)
 	}
+	counts := s.core.ArmCounts("e")
+	ways := float64(len(s.ways()))
+	if c := counts[1]; len(counts) != 2 || counts[0].Requests != 0 || c.Name != "canary" ||
+		c.Version != "2" || c.Weight != route.FullWeight || float64(c.Requests) != 3*ways ||
+		c.Rewards != (route.Evidence{N: 2 * ways, Reward: 1.5 * ways}) {
+		t.Errorf("%+v", counts)
+	}
+	if c := s.core.ArmCounts("nobody"); c != nil {
+		t.Errorf("%+v", c)
+	}
 	tell(`{"id":"nobody","reward":1}`, 404, "no answered request")
 	tell(`{"id":"nobody","reward":1e9}`, 400, "reward")
 	tell(`{"id":"nobody","reward":NaN}`, 400, "")

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace-ml/millrace/gateway/feedback"
@@ -19,11 +20,17 @@ type Tap struct {
 	Sink      *tap.Sink
 	Endpoints []string // empty for all
 	Percent   float64
+	// Monitors says that the tap is for drift monitors: of endpoints that have some it gets
+	// answered requests, with as many rows a second as route.Spec.Monitored says.
+	Monitors bool
 }
 
 // on says whether the tap is for an endpoint.
-func (t *Tap) on(endpoint string) bool {
-	return len(t.Endpoints) == 0 || slices.Contains(t.Endpoints, endpoint)
+func (t *Tap) on(e *route.Endpoint) bool {
+	if t.Monitors && e.Monitored == 0 {
+		return false
+	}
+	return len(t.Endpoints) == 0 || slices.Contains(t.Endpoints, e.Name)
 }
 
 // consumer is one who looks at an endpoint's requests: a tap or a shadow. None of
@@ -32,6 +39,32 @@ type consumer struct {
 	sink   *tap.Sink
 	mirror *shadow.Mirror // of requests that were answered
 	share  uint64         // of 2^32
+	pace   *pace          // of the rows of answered requests; nil for no bound
+}
+
+// pace lets so many rows a second pass, on average. It may be used concurrently.
+type pace struct {
+	interval int64        // nanoseconds between rows at full pace
+	slack    int64        // how far ahead of it a burst may be
+	next     atomic.Int64 // when the next is due, by the clock of the exchanges
+}
+
+// burst is how much of the time's rows may come at once.
+const burst = 100 * time.Millisecond
+
+func newPace(perSecond int) *pace {
+	interval := int64(time.Second) / int64(perSecond)
+	return &pace{interval: interval, slack: max(interval, int64(burst)) - interval}
+}
+
+// pass says whether a request at a time is within the pace (the generic cell rate algorithm). One
+// with many rows passes as a whole, and holds up those after it. When others are in the way it
+// does not pass, rather than to wait.
+func (p *pace) pass(now int64, rows int) bool {
+	next := p.next.Load()
+	due := max(next, now)
+	return due-now <= p.slack &&
+		p.next.CompareAndSwap(next, due+p.interval*int64(max(rows, 1)))
 }
 
 // everything is the share of a consumer that gets all samples.
@@ -58,9 +91,15 @@ func (c *Core) SetLedger(l *feedback.Ledger) { c.ledger.Store(l) }
 func (c *Core) consumers(e *route.Endpoint) []consumer {
 	var list []consumer
 	for i := range c.taps {
-		if t := &c.taps[i]; t.on(e.Name) {
-			list = append(list, consumer{sink: t.Sink, share: shareOf(t.Percent)})
+		t := &c.taps[i]
+		if !t.on(e) {
+			continue
 		}
+		k := consumer{sink: t.Sink, share: shareOf(t.Percent)}
+		if t.Monitors {
+			k.pace = newPace(e.Monitored)
+		}
+		list = append(list, k)
 	}
 	for i := range e.Shadows {
 		s := &e.Shadows[i]
@@ -135,8 +174,9 @@ func (c *Core) observe(x *Exchange) {
 	for i := range x.endpoint.consumers {
 		k := &x.endpoint.consumers[i]
 		switch {
-		case k.mirror != nil && !answered:
+		case !answered && (k.mirror != nil || k.pace != nil):
 		case k.share < everything && uint64(rand.Uint32()) >= k.share:
+		case k.pace != nil && !k.pace.pass(x.end, x.Ticket.Rows):
 		default:
 			if s == nil {
 				if s = c.sample(x); s == nil {
@@ -205,8 +245,8 @@ func (c *Core) offerFeedback(f *tap.Feedback) {
 		return
 	}
 	for i := range e.consumers {
-		if sink := e.consumers[i].sink; sink != nil {
-			sink.OfferFeedback(f)
+		if k := &e.consumers[i]; k.sink != nil && k.pace == nil {
+			k.sink.OfferFeedback(f)
 		}
 	}
 }

@@ -72,10 +72,19 @@ func (c *Core) answerStatus(w http.ResponseWriter, r *http.Request,
 // Evidence returns what feedback says of the versions behind an endpoint's arms, in
 // their order.
 func (c *Core) Evidence(e *route.Endpoint, now time.Time) []route.Evidence {
+	var halfLife time.Duration
+	if e.Bandit != nil {
+		halfLife = e.Bandit.HalfLife
+	}
 	ledger := c.ledger.Load()
 	if ledger == nil {
 		return nil
 	}
+	return ledger.Counts().Evidence(e.Name, c.serving(e), halfLife, now)
+}
+
+// serving lists the versions behind an endpoint's arms, as they are named where they cannot serve.
+func (c *Core) serving(e *route.Endpoint) []feedback.Arm {
 	arms := make([]feedback.Arm, len(e.Arms))
 	for i := range e.Arms {
 		a := &e.Arms[i]
@@ -85,11 +94,40 @@ func (c *Core) Evidence(e *route.Endpoint, now time.Time) []route.Evidence {
 			v.Release()
 		}
 	}
-	var halfLife time.Duration
-	if e.Bandit != nil {
-		halfLife = e.Bandit.HalfLife
+	return arms
+}
+
+// ArmCount is what was counted of an arm: requests since the process began, and the rewards of its
+// version since ever.
+type ArmCount struct {
+	Name, Version string
+	Weight        int // of route.FullWeight
+	Requests      uint64
+	Rewards       route.Evidence
+}
+
+// ArmCounts returns what was counted of an endpoint's arms, in their order; nothing where there is
+// no such endpoint.
+func (c *Core) ArmCounts(endpoint string) []ArmCount {
+	e := c.routing.Load().endpoints[endpoint]
+	if e == nil {
+		return nil
 	}
-	return ledger.Counts().Evidence(e.Name, arms, halfLife, now)
+	versions := c.serving(e.Endpoint)
+	rewards := make([]route.Evidence, len(e.Arms))
+	if ledger := c.ledger.Load(); ledger != nil {
+		rewards = ledger.Counts().Evidence(e.Name, versions, 0, time.Time{})
+	}
+	counts := make([]ArmCount, len(e.Arms))
+	for i := range e.Arms {
+		a := &e.Arms[i]
+		counts[i] = ArmCount{Name: a.Name, Version: versions[i].Version, Weight: a.Weight,
+			Rewards: rewards[i]}
+		for label := range e.arms[i].outcomes {
+			counts[i].Requests += e.arms[i].outcomes[label].Load()
+		}
+	}
+	return counts
 }
 
 func (c *Core) endpointStatus(name string) endpointStatus {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -92,7 +93,12 @@ var plurals = map[string][]string{
 	"sources":   {"source", "src"},
 	"models":    {"model"},
 	"endpoints": {"endpoint", "ep"},
+	"monitors":  {"monitor", "mo"},
+	"alarms":    {"alarm"},
 	"rollouts":  {"rollout", "ro"},
+	"tests":     {"test"},
+	"triggers":  {"trigger", "tr"},
+	"runs":      {"run"},
 }
 
 // pluralOf returns the plural of a kind that somebody wrote.
@@ -103,16 +109,16 @@ func pluralOf(word string) (string, error) {
 			return plural, nil
 		}
 	}
-	return "", fmt.Errorf("%q is no kind of resource; there are sources, models, endpoints (ep) "+
-		"and rollouts", word)
+	return "", fmt.Errorf("%q is no kind of resource; there are %s", word,
+		strings.Join(slices.Sorted(maps.Keys(plurals)), ", "))
 }
 
 // ofKind wants a kind and so many names after it.
 func ofKind(low, high int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			return fmt.Errorf("name a kind: sources, models, endpoints or rollouts; "+
-				"see `%s --help`", cmd.CommandPath())
+			return fmt.Errorf("name a kind: %s; see `%s --help`",
+				strings.Join(slices.Sorted(maps.Keys(plurals)), ", "), cmd.CommandPath())
 		}
 		if _, err := pluralOf(args[0]); err != nil {
 			return err

@@ -13,7 +13,7 @@ func newDelete() *cobra.Command {
 	var o apiclient.Options
 	cmd := &cobra.Command{
 		Use:   "delete KIND NAME",
-		Short: "Delete a source, model or endpoint of a running server",
+		Short: "Delete a resource of a running server, such as an endpoint",
 		Args:  ofKind(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, plural, err := f.of(args[0])

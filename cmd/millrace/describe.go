@@ -12,6 +12,7 @@ import (
 	"github.com/millrace-ml/millrace/cmd/millrace/values"
 	"github.com/millrace-ml/millrace/control"
 	"github.com/millrace-ml/millrace/control/api"
+	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/control/store"
 	"github.com/millrace-ml/millrace/control/syncer"
 )
@@ -20,7 +21,7 @@ func newDescribe() *cobra.Command {
 	var f adminFlags
 	cmd := &cobra.Command{
 		Use:   "describe KIND NAME",
-		Short: "Show all that is known of a source, model, endpoint or rollout",
+		Short: "Show all that is known of one resource, such as an endpoint",
 		Args:  ofKind(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, plural, err := f.of(args[0])
@@ -32,17 +33,29 @@ func newDescribe() *cobra.Command {
 				return err
 			}
 			var last *control.RolloutStatus
-			if plural == "endpoints" {
-				if last, err = lastRollout(cmd.Context(), c, r.Name); err != nil {
-					return err
-				}
+			var runs api.List
+			switch plural {
+			case "endpoints":
+				last, err = lastRollout(cmd.Context(), c, r.Name)
+			case "triggers":
+				runs, err = c.Runs(cmd.Context(), r.Name, shownRuns)
 			}
-			return describeResource(cmd.OutOrStdout(), r, last)
+			if err != nil {
+				return err
+			}
+			err = describeResource(cmd.OutOrStdout(), r, last)
+			if err != nil || plural != "triggers" {
+				return err
+			}
+			return describeTrigger(cmd.OutOrStdout(), r, runs.Items)
 		},
 	}
 	f.register(cmd)
 	return cmd
 }
+
+// shownRuns is how many runs are shown of a trigger; `trigger runs` shows all.
+const shownRuns = 10
 
 // describeResource writes about a resource; last is an endpoint's rollout, if there is one.
 func describeResource(w io.Writer, r store.Resource, last *control.RolloutStatus) error {
@@ -68,8 +81,17 @@ func describeResource(w io.Writer, r store.Resource, last *control.RolloutStatus
 		err = describeModel(w, r.Status)
 	case "Endpoint":
 		err = describeEndpoint(w, r.Status, last)
+	case config.KindMonitor:
+		err = describeMonitor(w, r.Status)
+	case control.KindAlarm:
+		err = describeAlarm(w, r.Status)
 	case control.KindRollout:
 		err = describeRollout(w, r.Status)
+	case control.KindTest:
+		err = describeTest(w, r.Status)
+	case control.KindRun:
+		err = describeRun(w, r.Status)
+	case config.KindTrigger: // whose runs are needed, too
 	default:
 		err = describeSource(w, r.Status)
 	}
@@ -170,6 +192,25 @@ func describeEndpoint(w io.Writer, status json.RawMessage, last *control.Rollout
 			mark = "warning: "
 		}
 		fmt.Fprintf(t, "  %s\t%s%s\n", moment(e.Time), mark, values.Printable(e.Text))
+	}
+	return t.Flush()
+}
+
+func describeTest(w io.Writer, status json.RawMessage) error {
+	s, err := decode[control.Test](status)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "Test:\n  %s\n", s.Sentence())
+	if !s.Ended.IsZero() {
+		fmt.Fprintf(w, "Ended:\n  %s: %s\n", moment(s.Ended), s.Reason)
+	}
+	t := table(w)
+	fmt.Fprintln(t, "ARM\tVERSION\tWEIGHT\tREQUESTS\tFEEDBACK\tREWARD")
+	for i, c := range s.Points[len(s.Points)-1].Arms {
+		a := s.Setup.Arms[i]
+		fmt.Fprintf(t, "%s\t%s\t%v %%\t%d\t%d\t%.4g\n", values.Printable(a.Name),
+			values.Printable(a.Version), float64(c.Weight)/100, c.Requests, c.Rewards, c.Reward)
 	}
 	return t.Flush()
 }

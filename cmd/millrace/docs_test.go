@@ -89,7 +89,8 @@ func words(line string) []string {
 }
 
 var (
-	settings   = regexp.MustCompile(`(?m)\A(?:#.*\n|\n)*(?:server|runtime|repository|models):`)
+	settings = regexp.MustCompile(
+		`(?m)\A(?:#.*\n|\n)*(?:server|runtime|repository|models|triggers):`)
 	fileMarker = regexp.MustCompile(`(?m)^ *\.\.\.$`)
 )
 

@@ -29,15 +29,18 @@ import (
 // endpoints is what endpoints need beside the models. It is the data plane as the control plane
 // sees it.
 type endpoints struct {
-	cfg    *config.Config // of the start
-	core   *gateway.Core
-	models *model.Repository
-	log    *slog.Logger
-	ledger *feedback.Ledger // nil before the first endpoint
-	sinks  []*tap.Sink
-	cores  int           // that Go code runs on; 0 where the settings say how many
-	stop   chan struct{} // closed to end follow and configure
-	wait   sync.WaitGroup
+	cfg      *config.Config // of the start
+	core     *gateway.Core
+	models   *model.Repository
+	log      *slog.Logger
+	ledger   *feedback.Ledger // nil before the first endpoint
+	sinks    []*tap.Sink
+	seen     *tap.Sink // of monitors
+	written  written
+	monitors *monitors
+	cores    int           // that Go code runs on; 0 where the settings say how many
+	stop     chan struct{} // closed to end follow and configure
+	wait     sync.WaitGroup
 
 	settings chan []config.Model // the latest that wait to be taken over
 	tables   chan published      // the latest that wait to be kept
@@ -67,7 +70,8 @@ func openEndpoints(s *server) (*endpoints, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.core.SetTaps(taps)
+	e.monitors = new(monitors)
+	s.core.SetTaps(append(taps, e.openMonitors()))
 	e.wait.Go(e.follow)
 	e.wait.Go(e.configure)
 	e.wait.Go(e.keep)
@@ -184,9 +188,12 @@ func (e *endpoints) configure() {
 	}
 }
 
-// Observe returns what was counted of a rollout of an endpoint.
+// Observe returns what was counted of a rollout of an endpoint, and of its arms.
 func (e *endpoints) Observe(endpoint, rollout string) control.Observed {
-	var o control.Observed
+	o := control.Observed{Arms: func() []control.ArmCount { return e.armCounts(endpoint) }}
+	if rollout == "" {
+		return o // the rewards of one that is under way are for whoever asks for it
+	}
 	if t, ok := e.core.Trial(endpoint); ok && t.ID == rollout {
 		o.Counts, o.Rewards = t.Counts, t.Rewards
 	}
@@ -198,6 +205,15 @@ func (e *endpoints) Observe(endpoint, rollout string) control.Observed {
 		}
 	}
 	return o
+}
+
+func (e *endpoints) armCounts(endpoint string) []control.ArmCount {
+	var all []control.ArmCount
+	for _, c := range e.core.ArmCounts(endpoint) {
+		all = append(all, control.ArmCount{Name: c.Name, Version: c.Version, Weight: c.Weight,
+			Requests: c.Requests, Rewards: uint64(c.Rewards.N), Reward: c.Rewards.Reward})
+	}
+	return all
 }
 
 // maxExampleText bounds the examples that are kept of a rollout, in bytes.
@@ -227,7 +243,7 @@ func (e *endpoints) makeRoom(t *route.Table) {
 	}
 	n := e.cores
 	if len(e.sinks) > 0 || slices.ContainsFunc(t.Endpoints(),
-		func(at *route.Endpoint) bool { return len(at.Shadows) > 0 }) {
+		func(at *route.Endpoint) bool { return len(at.Shadows) > 0 || at.Monitored > 0 }) {
 		n += background
 	}
 	if n != runtime.GOMAXPROCS(0) { // to set it stops all
@@ -299,7 +315,7 @@ func (e *endpoints) close(ctx context.Context) error {
 	e.wait.Wait()
 	e.core.Close(ctx)
 	var faults []error
-	for _, s := range e.sinks {
+	for _, s := range append(e.sinks, e.seen) {
 		faults = append(faults, s.Close(ctx))
 	}
 	if e.ledger != nil {
@@ -351,7 +367,8 @@ func (e *endpoints) writer(t *config.Tap) (tap.Writer, time.Duration, error) {
 	f := t.Files
 	cfg := tap.FilesConfig{Path: f.Path, Format: f.Format, RotateBytes: int64(f.RotateBytes),
 		RotateAge: f.RotateAge, KeepBytes: int64(f.KeepBytes), KeepAge: f.KeepAge}
-	w, err := tap.NewFiles(cfg, e.log.With("tap", t.Name))
+	files, err := tap.NewFiles(cfg, e.log.With("tap", t.Name))
+	w := &counting{Writer: files, tap: t.Name, to: &e.written}
 	flush := f.Flush
 	if flush == 0 {
 		flush = tap.DefaultFlush(f.Format)

@@ -28,7 +28,7 @@ func newGet() *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
 		Use:   "get KIND [NAME]",
-		Short: "List sources, models, endpoints (ep) or rollouts of a running server",
+		Short: "List resources of a running server: endpoints (ep), runs of triggers and so on",
 		Args:  ofKind(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, plural, err := f.of(args[0])
@@ -44,6 +44,7 @@ func newGet() *cobra.Command {
 	}
 	f.registerOutput(cmd)
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on and show each change")
+	cmd.AddCommand(newGetLoop())
 	return cmd
 }
 
@@ -119,7 +120,12 @@ var columns = map[string]string{
 	"sources":   "NAME\tTYPE\tPOLL\tOWNER\tSTATE",
 	"models":    "NAME\tSOURCE\tALIASES\tVERSIONS\tOWNER\tSTATE",
 	"endpoints": "NAME\tMODEL\tSTABLE\tCANARY\tROLLOUT\tOWNER\tSTATE",
+	"monitors":  "NAME\tENDPOINT\tVERSION\tSTATE\tSINCE\tEVIDENCE\tALARMS\tOWNER\tREASON",
+	"alarms":    "NAME\tENDPOINT\tVERSION\tAGE\tSTATE\tREASON",
 	"rollouts":  "NAME\tVERSION\tBESIDE\tSTATE\tWEIGHT\tREQUESTS\tAGE",
+	"tests":     "NAME\tSTATE\tAGE\tFOUND",
+	"triggers":  "NAME\tON\tSTARTS\tOWNER\tSTATE",
+	"runs":      "NAME\tTRIGGER\tSTATE\tAGE\tTOOK\tREASON",
 }
 
 // printResources writes a table.
@@ -132,7 +138,10 @@ func printResources(w io.Writer, plural string, list []store.Resource) error {
 // printRows writes a line for each resource.
 func printRows(w io.Writer, plural string, list []store.Resource) error {
 	row := map[string]func(store.Resource) ([]string, error){"sources": sourceRow,
-		"models": modelRow, "endpoints": endpointRow, "rollouts": rolloutRow}[plural]
+		"models": modelRow, "endpoints": endpointRow, "rollouts": rolloutRow, "tests": testRow,
+		"triggers": triggerRow,
+		"runs":     runRow,
+		"monitors": monitorRow, "alarms": alarmRow}[plural]
 	for _, r := range list {
 		cells, err := row(r)
 		if err != nil {
@@ -229,6 +238,18 @@ func endpointRow(r store.Resource) ([]string, error) {
 	}
 	return []string{r.Name, cmp.Or(spec.Model, r.Name), stable, canary, status.Rollout, r.Owner,
 		cmp.Or(status.Waiting, "ok")}, err
+}
+
+func testRow(r store.Resource) ([]string, error) {
+	status, err := decode[control.Test](r.Status)
+	if err != nil {
+		return nil, err
+	}
+	state := "running"
+	if !status.Ended.IsZero() {
+		state = "ended"
+	}
+	return []string{r.Name, state, age(time.Since(status.Began)), status.Sentence()}, nil
 }
 
 func rolloutRow(r store.Resource) ([]string, error) {

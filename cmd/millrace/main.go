@@ -78,6 +78,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(newServe(), newInfer(), newModels(), newCheck(), newProfile(), newBench(),
 		newDoctor(), newVersion(), newTrial())
 	root.AddCommand(newApply(), newGet(), newDescribe(), newDiff(), newEdit(), newDelete(),
-		newPush(), newRollout(), newSync(), newBackup(), newRestore(), newAudit())
+		newPush(), newRollout(), newMonitor(), newTrigger(), newReference(), newSync(), newBackup(),
+		newRestore(), newAudit())
 	return root
 }

@@ -38,6 +38,8 @@ func (s *server) reloadResources(ctx context.Context, next *config.Config) {
 		return
 	}
 	s.cfg.Sources, s.cfg.Models, s.cfg.Endpoints = next.Sources, next.Models, next.Endpoints
+	s.cfg.Monitors = next.Monitors
+	s.cfg.Triggers, s.cfg.Server.Pipelines = next.Triggers, next.Server.Pipelines
 }
 
 // reloadModels loads what was added to the list of models and unloads what was

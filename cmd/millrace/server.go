@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -122,7 +123,8 @@ func (s *server) openPlane() error {
 		s.log.Error("the sources, models and endpoints of the settings are faulty; those last in "+
 			"force serve", "error", s.fault)
 	}
-	cfg := control.Config{Data: s.cfg.Server.Data, File: s.file, Log: s.log}
+	cfg := control.Config{Data: s.cfg.Server.Data, File: s.file, Log: s.log, Admin: s.admin(),
+		Written: s.endpoints.writtenOf}
 	var err error
 	s.plane, err = control.Open(cfg, s.endpoints, s.models, file)
 	if err != nil {
@@ -133,14 +135,31 @@ func (s *server) openPlane() error {
 			err)
 		s.plane = control.Down(cfg, err)
 	}
+	s.endpoints.monitors.plane.Store(s.plane)
 	if err := s.core.Register(s.plane); err != nil {
 		return err
 	}
 	at := api.DefaultConfig()
 	at.UploadDir, at.Version = filepath.Join(s.cfg.Server.Data, uploadDir), version
 	s.api, err = api.New(at, api.Deps{Resources: s.plane, Rollouts: s.plane, Sources: s.plane,
-		Uploads: s.plane, Backup: s.plane.Backup, Log: s.log})
+		Uploads: s.plane, Monitors: s.plane, Triggers: s.plane, Hooks: s.plane,
+		Backup: s.plane.Backup, Log: s.log})
 	return err
+}
+
+// admin is where others find the admin port, empty where it has no address of the network.
+func (s *server) admin() string {
+	for _, f := range s.fronts {
+		at, ok := f.listener.Addr().(*net.TCPAddr)
+		if f.name != "admin" || !ok {
+			continue
+		}
+		if name, err := os.Hostname(); err == nil && at.IP.IsUnspecified() {
+			return net.JoinHostPort(name, strconv.Itoa(at.Port))
+		}
+		return at.String()
+	}
+	return ""
 }
 
 // openRuntime finds and loads ONNX Runtime.

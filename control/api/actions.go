@@ -106,6 +106,9 @@ func (a *API) audit(w http.ResponseWriter, r *http.Request) {
 		q.Limit = int(min(limit, 1<<20)) // the store has a bound of its own
 		q.Before, err = number(r, "before")
 	}
+	if err == nil {
+		q.Quiet, err = flag(r, "quiet")
+	}
 	var s store.Store
 	if err == nil {
 		s, err = a.deps.Resources.Store()

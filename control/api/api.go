@@ -1,9 +1,9 @@
 // Package api is the HTTP API of the control plane, below /api/v1 on the admin port.
 //
 // An [API] is an [http.Handler]. It reads resources from the store and gives every change to
-// who makes it: [Resources], [Rollouts], [Sources] and [Uploads] are what it needs of the
-// control plane. It decides nothing itself and keeps nothing but uploads under way, which lie
-// in files and outlive the process. All of it may be used concurrently.
+// who makes it: [Resources], [Rollouts], [Sources], [Uploads], [Monitors], [Triggers] and [Hooks]
+// are what it needs of the control plane. It decides nothing itself and keeps nothing but uploads
+// under way, which lie in files and outlive the process. All of it may be used concurrently.
 //
 // The table in routes.go is all there is: the paths, GET /api/v1 and the OpenAPI document come
 // from it. What is said and answered is JSON, in the types of wire.go; settings may also be
@@ -50,6 +50,31 @@ type Sources interface {
 	Webhook(ctx context.Context, source string, h http.Header, body []byte) error
 }
 
+// Monitors is the side that watches endpoints for drift.
+type Monitors interface {
+	// Monitor does one of the MonitorCommands with a monitor, and returns a sentence on where it
+	// stands afterwards.
+	Monitor(ctx context.Context, monitor, command string, by store.Author) (string, error)
+}
+
+// Triggers is the side that starts pipelines elsewhere.
+type Triggers interface {
+	// Trigger does one of the TriggerCommands with a trigger, and returns a sentence on where it
+	// stands afterwards.
+	Trigger(ctx context.Context, trigger, command string, s control.Start) (string, error)
+	// Run does one of the RunCommands with a run.
+	Run(ctx context.Context, run, command string, by store.Author) (string, error)
+}
+
+// Hooks is the side that takes what others send by themselves. Each call returns a sentence on what
+// follows.
+type Hooks interface {
+	// AlertHook takes a webhook of Alertmanager.
+	AlertHook(ctx context.Context, h http.Header, body []byte) (string, error)
+	// PushHook takes a webhook of a Git host for a trigger.
+	PushHook(ctx context.Context, trigger string, h http.Header, body []byte) (string, error)
+}
+
 // Uploads takes versions that were uploaded.
 type Uploads interface {
 	// Push takes a version in and returns its name.
@@ -60,6 +85,19 @@ type Uploads interface {
 func Commands() []string {
 	return []string{"start", "pause", "resume", "approve", "promote", "abort", "undo"}
 }
+
+// MonitorCommands lists what can be done with a monitor.
+func MonitorCommands() []string {
+	return []string{control.MonitorAcknowledge, control.MonitorResolve, control.MonitorReset}
+}
+
+// TriggerCommands lists what can be done with a trigger.
+func TriggerCommands() []string {
+	return []string{control.TriggerStart, control.TriggerStop, control.TriggerResume}
+}
+
+// RunCommands lists what can be done with a run.
+func RunCommands() []string { return []string{control.RunCancel, control.RunRetry} }
 
 // Config bounds the API.
 type Config struct {
@@ -99,6 +137,9 @@ type Deps struct {
 	Rollouts  Rollouts
 	Sources   Sources
 	Uploads   Uploads
+	Monitors  Monitors
+	Triggers  Triggers
+	Hooks     Hooks
 	Backup    func(ctx context.Context, w io.Writer) error
 	Log       *slog.Logger
 }

@@ -288,7 +288,7 @@ func TestApply(t *testing.T) {
 	f(asYAML, "endpoints: [{name: x}, {name: x}]", 400, "Endpoint x", "is there twice")
 	f(asYAML, "", 400, "no resources")
 	f(asYAML, "hello", 400, "neither settings nor a resource")
-	f(asYAML, "{kind: Monitor, name: x}", 400, "must be one of Source, Model, Endpoint")
+	f(asYAML, "{kind: Robot, name: x}", 400, "must be one of Source, Model, Endpoint")
 	f(asYAML, "{kind: Endpoint, spec: {}}", 400, "no name")
 	f(asYAML, "{kind: Endpoint, name: x, specs: {}}", 400, "unknown key")
 	f(asYAML, "{kind: Endpoint, name: x, spec: 7}", 400, "no mapping")

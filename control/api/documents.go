@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -153,6 +154,8 @@ type item struct {
 // sections are the keys of the settings file that hold resources.
 var sections = map[string]string{
 	"sources": config.KindSource, "models": config.KindModel, "endpoints": config.KindEndpoint,
+	"monitors": config.KindMonitor,
+	"triggers": config.KindTrigger,
 }
 
 // resources finds the resources in documents: settings with lists of them, a resource, a list
@@ -176,7 +179,7 @@ func resources(documents []any) ([]item, error) {
 	case len(faults) > 0:
 		return nil, &config.Error{Faults: faults}
 	case len(all) == 0:
-		return nil, bad("there are no resources in it; give lists of sources, models or endpoints")
+		return nil, bad("there are no resources in it; give a list of endpoints, for example")
 	}
 	return all, nil
 }
@@ -210,8 +213,8 @@ func found(document any, key string) ([]item, []config.Fault) {
 		switch {
 		case !ok:
 			faults = append(faults, config.Fault{Key: section, Text: "belongs to the settings " +
-				"file of the server; here are sources, models and endpoints, or resources with " +
-				"kind, name and spec"})
+				"file of the server; here are " + strings.Join(slices.Sorted(maps.Keys(sections)),
+				", ") + ", or resources with kind, name and spec"})
 			continue
 		case !isList:
 			faults = append(faults, config.Fault{Key: section,

@@ -14,8 +14,11 @@ import (
 
 	"github.com/millrace-ml/millrace/control"
 	"github.com/millrace-ml/millrace/control/config"
+	"github.com/millrace-ml/millrace/control/monitor"
 	"github.com/millrace-ml/millrace/control/rollout"
 	"github.com/millrace-ml/millrace/control/store"
+	"github.com/millrace-ml/millrace/control/trigger"
+	"github.com/millrace-ml/millrace/control/trigger/incoming"
 	"github.com/millrace-ml/millrace/registry/artifact"
 	"github.com/millrace-ml/millrace/registry/mlflow"
 )
@@ -60,6 +63,11 @@ var statuses = [...]struct {
 	{mlflow.ErrWebhook, http.StatusUnauthorized},
 	{control.ErrNotNow, http.StatusConflict},
 	{rollout.ErrNotNow, http.StatusConflict},
+	{monitor.ErrNotNow, http.StatusConflict},
+	{trigger.ErrNotNow, http.StatusConflict},
+	{incoming.ErrTooLarge, http.StatusRequestEntityTooLarge},
+	{incoming.ErrNotAuthentic, http.StatusUnauthorized},
+	{incoming.ErrMalformed, http.StatusBadRequest},
 	{store.ErrCompacted, http.StatusGone},
 	{control.ErrDown, http.StatusServiceUnavailable},
 	{store.ErrClosed, http.StatusServiceUnavailable},

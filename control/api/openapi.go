@@ -30,6 +30,7 @@ var parameters = map[string]object{
 	"take_over": {"type": "boolean", "description": "take what the settings file has, too"},
 	"from":      {"type": "integer", "minimum": 0, "description": "the revision that is known"},
 	"before":    {"type": "integer", "minimum": 0, "description": "the last revision of a page"},
+	"quiet":     {"type": "boolean", "description": "leave out what millrace has only found"},
 	"limit":     {"type": "integer", "minimum": 1, "description": "only so many, the latest"},
 	"offset":    {"type": "integer", "minimum": 0, "description": "bytes that have come"},
 }

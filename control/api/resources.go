@@ -15,8 +15,15 @@ import (
 
 // Kind returns the kind of resource for its plural in paths, "" for none.
 func Kind(plural string) string {
-	if plural == "rollouts" {
+	switch plural {
+	case "rollouts":
 		return control.KindRollout
+	case "tests":
+		return control.KindTest
+	case "alarms":
+		return control.KindAlarm
+	case "runs":
+		return control.KindRun
 	}
 	return sections[plural]
 }
@@ -24,7 +31,9 @@ func Kind(plural string) string {
 // list answers the resources of a kind.
 func (a *API) list(plural string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		a.answerList(w, r, listing{kind: Kind(plural), endpoint: r.URL.Query().Get("endpoint")})
+		query := r.URL.Query()
+		a.answerList(w, r, listing{kind: Kind(plural), endpoint: query.Get("endpoint"),
+			trigger: query.Get("trigger")})
 	}
 }
 
@@ -42,13 +51,15 @@ func (a *API) rolloutsOf(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, err)
 		return
 	}
-	a.answerList(w, r, listing{control.KindRollout, r.PathValue("name"), limit})
+	a.answerList(w, r, listing{kind: control.KindRollout, endpoint: r.PathValue("name"),
+		limit: limit})
 }
 
 // listing says which resources are listed.
 type listing struct {
 	kind     string
-	endpoint string // of rollouts; "" for all
+	endpoint string // of rollouts and tests; "" for all
+	trigger  string // of runs; "" for all
 	limit    uint64 // only the last; 0 for all
 }
 
@@ -69,12 +80,15 @@ func (a *API) answerList(w http.ResponseWriter, r *http.Request, l listing) {
 			return of != l.endpoint
 		})
 	}
-	if l.kind == control.KindRollout {
+	if slices.Contains([]string{control.KindRollout, control.KindTest, control.KindAlarm}, l.kind) {
 		slices.SortStableFunc(items, func(a, b store.Resource) int {
 			ofA, nA := rolloutOf(a.Name)
 			ofB, nB := rolloutOf(b.Name)
 			return cmp.Or(strings.Compare(ofA, ofB), cmp.Compare(nA, nB))
 		})
+	}
+	if l.kind == control.KindRun {
+		items = ofTrigger(items, l.trigger)
 	}
 	if n := uint64(len(items)); l.limit > 0 && n > l.limit {
 		items = items[n-l.limit:]

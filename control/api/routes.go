@@ -29,8 +29,8 @@ func (a *API) table() []route {
 			"take_over", "Documents", "Effects", a.diff},
 		{"GET", "/watch", "Follow changes as server-sent events, whose ids are revisions",
 			"from kind", "", "Events", a.watch},
-		{"GET", "/audit", "Read who changed what, the latest first", "kind name who before limit",
-			"", "Changes", a.audit},
+		{"GET", "/audit", "Read who changed what, the latest first",
+			"kind name who quiet before limit", "", "Changes", a.audit},
 		{"GET", "/backup", "Copy the store as it is at one revision", "", "", "Bytes", a.backup},
 		{"GET", "/endpoints/{name}/rollouts", "List the rollouts of an endpoint, the latest last",
 			"limit", "", "List", a.rolloutsOf},
@@ -46,12 +46,30 @@ func (a *API) table() []route {
 			"offset", "Bytes", "Received", a.pushFile},
 		{"POST", "/models/{name}/push/{id}/commit", "Make a version of an upload that is whole", "",
 			"", "Pushed", a.pushCommit},
+		{"GET", "/triggers/{name}/runs", "List the runs of a trigger, the latest last", "limit", "",
+			"List", a.runsOf},
+		{"POST", "/triggers/{name}/{command}", "Do something with a trigger: " +
+			strings.Join(TriggerCommands(), ", "), "", "Start", "Sentence", a.triggerCommand},
+		{"GET", "/runs", "List runs of pipelines, the latest last", "trigger", "", "List",
+			a.list("runs")},
+		{"GET", "/runs/{name}", "Read a run", "", "", "Resource", a.get("runs")},
+		{"POST", "/runs/{name}/{command}", "Do something with a run: " +
+			strings.Join(RunCommands(), ", "), "", "By", "Sentence", a.runCommand},
+		{"POST", "/hooks/alertmanager", "Take what Alertmanager sends", "", "Anything", "Sentence",
+			a.alertHook},
+		{"POST", "/hooks/git/{name}", "Take what a Git host sends for a trigger", "", "Anything",
+			"Sentence", a.pushHook},
 		{"GET", "/rollouts", "List rollouts, of each endpoint the latest last", "endpoint",
 			"", "List", a.list("rollouts")},
 		{"GET", "/rollouts/{name...}", "Read a rollout, ENDPOINT/NUMBER", "", "", "Resource",
 			a.get("rollouts")},
+		{"GET", "/tests", "List A/B tests and bandits, of each endpoint the latest last",
+			"endpoint", "", "List", a.list("tests")},
+		{"GET", "/tests/{name...}", "Read an A/B test or a bandit, ENDPOINT/NUMBER", "", "",
+			"Resource", a.get("tests")},
 	}
-	for _, plural := range []string{"sources", "models", "endpoints"} {
+	all = append(all, a.monitorRoutes()...)
+	for _, plural := range []string{"sources", "models", "endpoints", "monitors", "triggers"} {
 		kind := strings.ToLower(Kind(plural))
 		all = append(all,
 			route{"GET", "/" + plural, "List " + plural, "", "", "List", a.list(plural)},

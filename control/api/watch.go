@@ -42,7 +42,7 @@ func (a *API) watch(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	kind := r.URL.Query().Get("kind")
-	kinds := append(config.Kinds(), control.KindRollout)
+	kinds := append(config.Kinds(), control.KindRollout, control.KindAlarm, control.KindRun)
 	if kind != "" && !slices.Contains(kinds, kind) {
 		a.fail(w, bad("kind is %q, must be one of %s", kind, strings.Join(kinds, ", ")))
 		return

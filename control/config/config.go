@@ -25,8 +25,12 @@ type Config struct {
 	Models []Model `yaml:"models"`
 	// What clients call: each sends its requests to versions of a model.
 	Endpoints []Endpoint `yaml:"endpoints"`
+	// Who watches the endpoints for drift.
+	Monitors []Monitor `yaml:"monitors"`
 	// Where samples of the endpoints' traffic go.
 	Taps []Tap `yaml:"taps"`
+	// What starts pipelines elsewhere, such as a training, when something happens.
+	Triggers []Trigger `yaml:"triggers"`
 }
 
 // Server is where the server listens and what it takes in.
@@ -46,11 +50,12 @@ type Server struct {
 	Grace time.Duration `yaml:"grace" min:"0s" max:"1h"`
 	// Threads that run Go code at once. 0 leaves it to the number of cores, with two more
 	// where there are shadows or taps.
-	Threads  int      `yaml:"threads" min:"0" max:"1024"`
-	Limits   Limits   `yaml:"limits"`
-	Feedback Feedback `yaml:"feedback"`
-	JSON     JSON     `yaml:"json"`
-	Log      Log      `yaml:"log"`
+	Threads   int       `yaml:"threads" min:"0" max:"1024"`
+	Limits    Limits    `yaml:"limits"`
+	Feedback  Feedback  `yaml:"feedback"`
+	Pipelines Pipelines `yaml:"pipelines"`
+	JSON      JSON      `yaml:"json"`
+	Log       Log       `yaml:"log"`
 }
 
 // Limits bound what is taken in before anything is known about a request.
@@ -82,6 +87,17 @@ type Feedback struct {
 	// Requests that are remembered, the newest; 24 bytes each, and up to 80 more where
 	// feedback comes. A restart forgets those for which nothing came.
 	Requests int `yaml:"requests" min:"1000" max:"16777216"`
+}
+
+// Pipelines is what all triggers share.
+type Pipelines struct {
+	// Runs of all triggers at once; more wait.
+	MaxRuns int `yaml:"max_runs" min:"1" max:"10000"`
+	// Environment variable with the bearer token that Alertmanager's webhooks must have. Without
+	// a token all are taken that reach the admin address.
+	AlertTokenEnv string `yaml:"alert_token_env"`
+	// File with that token.
+	AlertTokenFile string `yaml:"alert_token_file"`
 }
 
 // JSON is how JSON answers are written.
@@ -250,9 +266,10 @@ func Default() Config {
 				BytesInFlight: 1 << 30, RequestsInFlight: 64 << 10,
 				ReadTimeout: time.Minute, IdleTimeout: 5 * time.Minute, RetryStatus: 429,
 			},
-			Feedback: Feedback{Window: time.Hour, Requests: 1 << 17},
-			JSON:     JSON{NaN: "bare"},
-			Log:      Log{Level: "info", Format: "text"},
+			Feedback:  Feedback{Window: time.Hour, Requests: 1 << 17},
+			Pipelines: Pipelines{MaxRuns: 16},
+			JSON:      JSON{NaN: "bare"},
+			Log:       Log{Level: "info", Format: "text"},
 		},
 		Runtime: Runtime{
 			IntraOpThreads: 1, InterOpThreads: 1, GraphLevel: "all", Arena: true,

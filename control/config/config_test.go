@@ -144,7 +144,7 @@ func TestFaults(t *testing.T) {
 		`f.yaml:2: server.prot: unknown key; allowed are http, grpc, admin, data, name,`)
 	f("max_queue_delay: 1ms",
 		`f.yaml:1: max_queue_delay: unknown key; allowed are server, runtime, repository, `+
-			`sources, models, endpoints, taps; there is models[].batching.max_queue_delay`)
+			`sources, models, endpoints, monitors, taps, triggers; there is models[].batching.`)
 	f("server: 3", `f.yaml:1: server: is "3", must be a mapping (key: value)`)
 	f("server:", `f.yaml:1: server: has no value; give it one or take the key out`)
 	f("server: {grace: 5}", `f.yaml:1: server.grace: is "5", must be a duration such as "1ms"`)

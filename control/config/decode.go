@@ -195,7 +195,7 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, key string) {
 	switch v.Interface().(type) {
 	case time.Duration:
 		var t time.Duration
-		if t, err = time.ParseDuration(n.Value); err == nil {
+		if t, err = parseDuration(n.Value); err == nil {
 			v.SetInt(int64(t))
 		}
 	case Size:
@@ -247,7 +247,7 @@ func (d *decoder) plain(n *yaml.Node, v reflect.Value) error {
 func describe(t reflect.Type) string {
 	switch t {
 	case reflect.TypeFor[time.Duration]():
-		return `a duration such as "1ms" or "30s"`
+		return `a duration such as "1ms", "30s" or "7d"`
 	case reflect.TypeFor[Size]():
 		return `a size such as "64MiB"`
 	}

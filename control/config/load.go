@@ -95,6 +95,13 @@ func (c *Config) resolve(dir string) {
 		abs(&s.Access.TokenFile)
 		abs(&s.Access.CAFile)
 	}
+	for i := range c.Monitors {
+		abs(&c.Monitors[i].Reference.File)
+	}
+	for i := range c.Triggers {
+		c.Triggers[i].resolve(abs)
+	}
+	abs(&c.Server.Pipelines.AlertTokenFile)
 	for i := range c.Taps {
 		if f := c.Taps[i].Files; f != nil {
 			abs(&f.Path)

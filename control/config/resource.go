@@ -20,10 +20,14 @@ const (
 	KindSource   = "Source"
 	KindModel    = "Model"
 	KindEndpoint = "Endpoint"
+	KindMonitor  = "Monitor"
+	KindTrigger  = "Trigger"
 )
 
 // Kinds lists the kinds, in the order in which one needs those before it.
-func Kinds() []string { return []string{KindSource, KindModel, KindEndpoint} }
+func Kinds() []string {
+	return []string{KindSource, KindModel, KindEndpoint, KindMonitor, KindTrigger}
+}
 
 // Resource is a part of the settings that can change while the server runs. Its Spec is a JSON
 // object with the keys of the settings file but name; what has no key is the default.
@@ -33,7 +37,7 @@ type Resource struct {
 	Spec json.RawMessage `json:"spec"`
 }
 
-// Resources lists the sources, models and endpoints.
+// Resources lists the resources, kind by kind.
 func (c *Config) Resources() []Resource {
 	var all []Resource
 	add := func(kind, name string, v any) {
@@ -48,6 +52,12 @@ func (c *Config) Resources() []Resource {
 	for _, e := range c.Endpoints {
 		add(KindEndpoint, e.Name, e)
 	}
+	for _, m := range c.Monitors {
+		add(KindMonitor, m.Name, m)
+	}
+	for _, t := range c.Triggers {
+		add(KindTrigger, t.Name, t)
+	}
 	return all
 }
 
@@ -61,6 +71,10 @@ func (c *Config) Add(r Resource) error {
 		return add(&c.Models, r, func(m *Model) *string { return &m.Name })
 	case KindEndpoint:
 		return add(&c.Endpoints, r, func(e *Endpoint) *string { return &e.Name })
+	case KindMonitor:
+		return add(&c.Monitors, r, func(m *Monitor) *string { return &m.Name })
+	case KindTrigger:
+		return add(&c.Triggers, r, func(t *Trigger) *string { return &t.Name })
 	}
 	return newError("", []Fault{{Key: "kind",
 		Text: fmt.Sprintf("is %q, must be one of %s", r.Kind, strings.Join(Kinds(), ", "))}})
@@ -68,7 +82,7 @@ func (c *Config) Add(r Resource) error {
 
 // Remove takes a resource out and says whether it was there.
 func (c *Config) Remove(kind, name string) bool {
-	before := len(c.Sources) + len(c.Models) + len(c.Endpoints)
+	before := c.resources()
 	switch kind {
 	case KindSource:
 		c.Sources = slices.DeleteFunc(c.Sources, func(s Source) bool { return s.Name == name })
@@ -77,8 +91,17 @@ func (c *Config) Remove(kind, name string) bool {
 	case KindEndpoint:
 		c.Endpoints = slices.DeleteFunc(c.Endpoints,
 			func(e Endpoint) bool { return e.Name == name })
+	case KindMonitor:
+		c.Monitors = slices.DeleteFunc(c.Monitors, func(m Monitor) bool { return m.Name == name })
+	case KindTrigger:
+		c.Triggers = slices.DeleteFunc(c.Triggers, func(t Trigger) bool { return t.Name == name })
 	}
-	return len(c.Sources)+len(c.Models)+len(c.Endpoints) < before
+	return c.resources() < before
+}
+
+// resources is how many there are.
+func (c *Config) resources() int {
+	return len(c.Sources) + len(c.Models) + len(c.Endpoints) + len(c.Monitors) + len(c.Triggers)
 }
 
 func add[T any](list *[]T, r Resource, name func(*T) *string) error {
@@ -184,7 +207,7 @@ func document(v reflect.Value) any {
 	return v.Interface()
 }
 
-var listed = regexp.MustCompile(`^(sources|models|endpoints)\[(\d+)\]\.?`)
+var listed = regexp.MustCompile(`^(sources|models|endpoints|monitors|triggers)\[(\d+)\]\.?`)
 
 // Named puts the names of resources in the place of their numbers in an Error's keys, for those
 // who see no file: `endpoint fraud: canary.steps[1]`.
@@ -209,6 +232,10 @@ func (c *Config) Named(err error) error {
 			name = "model " + c.Models[at].Name
 		case m[1] == "endpoints" && at < len(c.Endpoints):
 			name = "endpoint " + c.Endpoints[at].Name
+		case m[1] == "monitors" && at < len(c.Monitors):
+			name = "monitor " + c.Monitors[at].Name
+		case m[1] == "triggers" && at < len(c.Triggers):
+			name = "trigger " + c.Triggers[at].Name
 		}
 		if name != "" {
 			f.Key = strings.TrimSuffix(name+": "+strings.TrimPrefix(f.Key, m[0]), ": ")

@@ -85,7 +85,8 @@ func TestResourceFaults(t *testing.T) {
 			t.Errorf("%s %s: %v, want %s", kind, spec, err, want)
 		}
 	}
-	f("Endpiont", `{}`, `kind: is "Endpiont", must be one of Source, Model, Endpoint`)
+	f("Endpiont", `{}`,
+		`kind: is "Endpiont", must be one of Source, Model, Endpoint, Monitor, Trigger`)
 	f(KindEndpoint, `{"stabel": "1"}`, `stabel: unknown key; did you mean stable?`)
 	f(KindEndpoint, `{"stable": {}}`, `stable: is a mapping, must be text`)
 	f(KindEndpoint, `{`, `not JSON: unexpected EOF`)

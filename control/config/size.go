@@ -48,6 +48,22 @@ func (s Size) String() string {
 	return strconv.FormatInt(int64(s), 10)
 }
 
+// parseDuration reads a duration in Go's notation, or in days: "30d".
+func parseDuration(text string) (time.Duration, error) {
+	days, ok := strings.CutSuffix(text, "d")
+	if !ok {
+		return time.ParseDuration(text)
+	}
+	n, err := strconv.ParseFloat(days, 64)
+	if err != nil || !(math.Abs(n) < maxDays) {
+		return 0, errType
+	}
+	return time.Duration(n * float64(24*time.Hour)), nil
+}
+
+// maxDays is more than any duration of ours has, and less than a time.Duration can have.
+const maxDays = 100_000
+
 // FormatDuration writes a duration without the zero parts that String has.
 func FormatDuration(d time.Duration) string {
 	text := d.String()

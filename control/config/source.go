@@ -36,7 +36,7 @@ type MLflow struct {
 	// Places that are read directly where the server does not hand files out itself, such as
 	// s3://bucket/mlflow?region=eu-west-1. All others are refused.
 	Artifacts []string `yaml:"artifacts"`
-	// The MLflow experiment that rollouts are logged under. Empty is `millrace`.
+	// The MLflow experiment that rollouts and tests are logged under. Empty is `millrace`.
 	Experiment string `yaml:"experiment"`
 }
 

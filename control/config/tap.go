@@ -68,6 +68,9 @@ func (c *checker) taps(all *Config) {
 			c.fault(key+".name", "%q is there twice, first in taps[%d]", t.Name, first)
 		}
 		names[t.Name] = i
+		if t.Name == MonitorTap {
+			c.fault(key+".name", "is %q, which the monitors' own tap is called", t.Name)
+		}
 		for k, name := range t.Endpoints {
 			if !slices.Contains(endpoints, name) {
 				c.fault(fmt.Sprintf("%s.endpoints[%d]", key, k),

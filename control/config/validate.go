@@ -41,7 +41,9 @@ func (c *Config) check() []Fault {
 	}
 	k.sources(c)
 	k.endpoints(c)
+	k.monitors(c)
 	k.taps(c)
+	k.triggers(c)
 	return k.faults
 }
 
@@ -158,7 +160,7 @@ func (c *checker) float(f float64, key string, tag reflect.StructTag) {
 func bound(t reflect.Type, text string) int64 {
 	switch t {
 	case reflect.TypeFor[time.Duration]():
-		d, _ := time.ParseDuration(text)
+		d, _ := parseDuration(text)
 		return int64(d)
 	case reflect.TypeFor[Size]():
 		s, _ := ParseSize(text)

@@ -56,7 +56,7 @@ func (s Spec) refusal(history []Run, byPerson bool, now time.Time) (why string, 
 		}
 	}
 	ready := last.Add(s.Cooldown)
-	failures, fault := failed(history)
+	halted := s.Halted(history)
 	switch {
 	case s.Stopped:
 		return "the trigger is stopped", time.Time{}
@@ -66,9 +66,8 @@ func (s Spec) refusal(history []Run, byPerson bool, now time.Time) (why string, 
 	case !byPerson && !last.IsZero() && now.Before(ready):
 		return fmt.Sprintf("the last run ended %v ago; %v must pass (cooldown)",
 			now.Sub(last).Round(time.Second), s.Cooldown), ready
-	case !byPerson && failures >= s.MaxFailures:
-		return fmt.Sprintf("%d runs in a row have failed (max_failures), the last one: %s; find "+
-			"out why, and then start one by hand", failures, fault), time.Time{}
+	case !byPerson && halted != "":
+		return halted, time.Time{}
 	case len(starts) >= s.DailyBudget:
 		slices.SortFunc(starts, time.Time.Compare)
 		return fmt.Sprintf("%d runs began within a day; %d are allowed (daily_budget)",
@@ -78,6 +77,16 @@ func (s Spec) refusal(history []Run, byPerson bool, now time.Time) (why string, 
 		return "it would start, but this is a dry run", time.Time{}
 	}
 	return "", time.Time{}
+}
+
+// Halted says why only a person may start more after these runs; it is empty while that is not so.
+func (s Spec) Halted(history []Run) string {
+	failures, fault := failed(history)
+	if failures < s.MaxFailures {
+		return ""
+	}
+	return fmt.Sprintf("%d runs in a row have failed (max_failures), the last one: %s; find out "+
+		"why, and then start one by hand", failures, fault)
 }
 
 // failed counts the latest runs that did not succeed, up to one that a person has asked

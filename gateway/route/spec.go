@@ -30,7 +30,7 @@ type Spec struct {
 	// Trial is the id of the rollout that decides on the arm named CanaryArm; empty
 	// for none.
 	Trial string `json:"trial,omitempty"`
-	// Monitored is how many requests a second are copied for monitors at most; 0 is none.
+	// Monitored is of how many rows a second requests are copied for monitors; 0 is none.
 	Monitored int `json:"monitored,omitempty"`
 }
 

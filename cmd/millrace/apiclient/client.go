@@ -17,6 +17,7 @@ import (
 	"strconv"
 
 	"github.com/millrace-ml/millrace/cmd/millrace/client"
+	"github.com/millrace-ml/millrace/control"
 	"github.com/millrace-ml/millrace/control/api"
 	"github.com/millrace-ml/millrace/control/store"
 )
@@ -127,6 +128,44 @@ func (c *Client) Command(ctx context.Context, endpoint, command string) (string,
 	return s.Sentence, err
 }
 
+// Trigger does something with a trigger, and returns where it stands then.
+func (c *Client) Trigger(ctx context.Context, name, command string, s control.Start) (string,
+	error) {
+	text, err := json.Marshal(s)
+	if err != nil {
+		return "", err
+	}
+	var answer api.Sentence
+	err = c.ask(ctx, call{"POST", path("triggers", name, command), nil,
+		typed{"application/json", bytes.NewReader(text)}}, &answer)
+	return answer.Sentence, err
+}
+
+// Run does something with a run of a trigger, and returns where it stands then.
+func (c *Client) Run(ctx context.Context, id, command string) (string, error) {
+	var s api.Sentence
+	err := c.ask(ctx, call{"POST", path("runs", id, command), nil, typed{}}, &s)
+	return s.Sentence, err
+}
+
+// Runs lists the runs of a trigger, the latest last; only the last ones where there is a limit
+// above 0.
+func (c *Client) Runs(ctx context.Context, trigger string, limit int) (api.List, error) {
+	q := url.Values{}
+	if limit > 0 {
+		q.Set("limit", strconv.Itoa(limit))
+	}
+	var list api.List
+	return list, c.ask(ctx, call{"GET", path("triggers", trigger, "runs"), q, typed{}}, &list)
+}
+
+// Monitor does something with a monitor, and returns where it stands then.
+func (c *Client) Monitor(ctx context.Context, monitor, command string) (string, error) {
+	var s api.Sentence
+	err := c.ask(ctx, call{"POST", path("monitors", monitor, command), nil, typed{}}, &s)
+	return s.Sentence, err
+}
+
 // Sync has the server look at a source, and waits for it.
 func (c *Client) Sync(ctx context.Context, source string) error {
 	return c.ask(ctx, call{"POST", path("sources", source, "sync"), nil, typed{}}, nil)
@@ -137,6 +176,9 @@ func (c *Client) Audit(ctx context.Context, q store.Query) ([]store.Change, erro
 	v := url.Values{"kind": {q.Kind}, "name": {q.Name}, "who": {q.Who}}
 	if q.Limit > 0 {
 		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	if q.Quiet {
+		v.Set("quiet", "true")
 	}
 	if q.Before > 0 {
 		v.Set("before", strconv.FormatUint(q.Before, 10))

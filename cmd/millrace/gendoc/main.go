@@ -48,7 +48,7 @@ Ten minutes after a version has left, its counters leave too.
 `
 
 const plane = `
-## Sources and rollouts
+## Sources, rollouts, monitors and triggers
 
 The evidence of a guard rolls a canary back when its ` + "`harm`" + ` reaches about
 ln(guards / (1 - confidence)), 3.7 for two guards at 0.95. See [rollouts.md](rollouts.md).
@@ -101,7 +101,11 @@ func page() []byte {
 	table("\n## Requests, runs and models\n", false)
 	b.WriteString(plane)
 	for _, d := range control.MetricDocs() {
-		fmt.Fprintf(&b, "| `%s` | gauge | %s | %s |\n", d.Name, strings.Join(d.Labels, ", "),
+		kind := "gauge"
+		if d.Counter() {
+			kind = "counter"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", d.Name, kind, strings.Join(d.Labels, ", "),
 			d.Help)
 	}
 	b.WriteString(outcomesIntro)

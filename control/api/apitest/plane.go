@@ -20,8 +20,11 @@ import (
 	"github.com/millrace-ml/millrace/control"
 	"github.com/millrace-ml/millrace/control/api"
 	"github.com/millrace-ml/millrace/control/config"
+	"github.com/millrace-ml/millrace/control/monitor"
 	"github.com/millrace-ml/millrace/control/rollout"
 	"github.com/millrace-ml/millrace/control/store"
+	"github.com/millrace-ml/millrace/control/trigger"
+	"github.com/millrace-ml/millrace/control/trigger/incoming"
 	"github.com/millrace-ml/millrace/registry/mlflow"
 )
 
@@ -55,6 +58,7 @@ func Serve(t *testing.T, change func(*api.Config)) *Plane {
 		change(&ac)
 	}
 	a, err := api.New(ac, api.Deps{Resources: p, Rollouts: p, Sources: p, Uploads: p,
+		Monitors: p, Triggers: p, Hooks: p,
 		Backup: p.Bolt.Backup, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -167,7 +171,7 @@ func (p *Plane) next(ctx context.Context, c control.Change) (config.Config,
 	}
 	for _, r := range list {
 		there[r.Key] = r
-		if r.Kind == control.KindRollout {
+		if r.Kind == control.KindRollout || r.Kind == control.KindRun {
 			continue
 		}
 		if err := next.Add(config.Resource{Kind: r.Kind, Name: r.Name, Spec: r.Spec}); err != nil {
@@ -242,4 +246,55 @@ func (p *Plane) Push(_ context.Context, push control.Push) (string, error) {
 	}
 	p.tell("push %s %s %v by %s", push.Model, version, push.Aliases, push.By.Who)
 	return version, nil
+}
+
+// Trigger writes the command down. A trigger that is called busy has nothing to start.
+func (p *Plane) Trigger(_ context.Context, name, command string, s control.Start) (string, error) {
+	if name == "busy" {
+		return "", fmt.Errorf("cannot %s: %w; a run has not ended", command, control.ErrNotNow)
+	}
+	p.tell("%s %s %s%v by %s", command, name, s.ID, s.Parameters, s.By.Who)
+	return name + " is told to " + command, nil
+}
+
+// Monitor writes the command down. A monitor that is called done has no alarm.
+func (p *Plane) Monitor(_ context.Context, name, command string, by store.Author) (string, error) {
+	if name == "done" {
+		return "", fmt.Errorf("cannot %s: %w; it is done", command, monitor.ErrNotNow)
+	}
+	p.tell("%s %s by %s", command, name, by.Who)
+	return name + " is told to " + command, nil
+}
+
+// Run writes the command down. A run that is called done has ended.
+func (p *Plane) Run(_ context.Context, id, command string, by store.Author) (string, error) {
+	if id == "done" {
+		return "", fmt.Errorf("cannot %s: %w; it is done", command, trigger.ErrNotNow)
+	}
+	p.tell("%s %s by %s", command, id, by.Who)
+	return id + " is told to " + command, nil
+}
+
+// AlertHook writes down what came. What is forged is refused, and what is late meets a fault.
+func (p *Plane) AlertHook(_ context.Context, _ http.Header, body []byte) (string, error) {
+	switch string(body) {
+	case "forged":
+		return "", incoming.ErrNotAuthentic
+	case "odd":
+		return "", incoming.ErrMalformed
+	case "late":
+		return "", errBroken
+	}
+	p.tell("alert %s", body)
+	return "it is taken", nil
+}
+
+// PushHook writes down what came for a trigger.
+func (p *Plane) PushHook(ctx context.Context, name string, h http.Header, body []byte) (string,
+	error) {
+	if name == "none" {
+		return "", store.ErrNotFound
+	}
+	p.tell("push for %s", name)
+	return p.AlertHook(ctx, h, body)
 }

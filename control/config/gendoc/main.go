@@ -43,14 +43,16 @@ A key that nobody knows, a wrong type or an impossible value is an error that na
 and what is allowed; all errors come at once. Relative paths start at the file's folder.
 Flags of ` + "`serve`" + ` stand above the file.
 
-SIGHUP reads the file again. Log level, the list of models to load, sources, models, endpoints and
-caches change at once; what needs a new start is logged by name. A file with errors changes nothing.
+SIGHUP reads the file again. Log level, the list of models to load, sources, models, endpoints,
+monitors, triggers and caches change at once; what needs a new start is logged by name. A file with
+errors changes nothing.
 
-Sources, models and endpoints are resources: what the API and ` + "`millrace apply`" + `
+Sources, models, endpoints, monitors and triggers are resources: what the API and
+` + "`millrace apply`" + `
 change while the server runs stays over restarts, see [control.md](control.md).
 
 Sizes are written ` + "`64MiB`" + `, ` + "`10MB`" + ` or in bytes, durations ` +
-	"`1ms`" + `, ` + "`30s`" + `, ` + "`5m`" + `.
+	"`1ms`" + `, ` + "`30s`" + `, ` + "`5m`" + `, ` + "`7d`" + `.
 
 ` + "```yaml" + `
 server:

@@ -196,6 +196,28 @@ func (p *command) reap(external string) {
 	}
 }
 
+// Tidy removes what commands have left in a StateDir: the folders of runs that have ended and are
+// not to be kept, by their Names.
+func Tidy(stateDir string, keep func(name string) bool) error {
+	entries, err := os.ReadDir(stateDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	faults := []error{err}
+	for _, e := range entries {
+		dir := filepath.Join(stateDir, e.Name())
+		if _, err := os.Stat(filepath.Join(dir, lockFile)); err != nil || keep(e.Name()) {
+			continue
+		}
+		running, err := alive(dir)
+		if err == nil && !running {
+			err = os.RemoveAll(dir)
+		}
+		faults = append(faults, err)
+	}
+	return errors.Join(faults...)
+}
+
 // Cancel asks the run's processes to end, and kills them when it is asked again.
 func (p *command) Cancel(_ context.Context, external string) error {
 	dir, err := p.dir(external)

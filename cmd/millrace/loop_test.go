@@ -1,0 +1,103 @@
+package main
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace-ml/millrace/control"
+	"github.com/millrace-ml/millrace/control/api/apitest"
+	"github.com/millrace-ml/millrace/control/monitor"
+	"github.com/millrace-ml/millrace/control/rollout"
+	"github.com/millrace-ml/millrace/control/store"
+	"github.com/millrace-ml/millrace/control/syncer"
+	"github.com/millrace-ml/millrace/control/trigger"
+)
+
+// record puts the status of a resource into the store of a control plane.
+func record(t *testing.T, p *apitest.Plane, key store.Key, status any) {
+	t.Helper()
+	r, err := p.Bolt.Get(t.Context(), key) // with its spec, where it has one
+	if err != nil {
+		r = store.Resource{Key: key, Owner: control.OwnerAPI}
+	}
+	if r.Status, err = json.Marshal(status); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = p.Bolt.Txn(t.Context(), store.Txn{By: store.Author{Who: "test"},
+		Put: []store.Resource{r}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestGetLoop follows an alarm by the records of the control plane, as the loop goes on.
+func TestGetLoop(t *testing.T) {
+	p := apitest.Serve(t, nil)
+	admin(t, p.URL, "apply", "-f",
+		write(t, filepath.Join(t.TempDir(), "a.yaml"), resources)).want(t, "")
+	put := func(kind, name string, status any) {
+		t.Helper()
+		record(t, p, store.Key{Kind: kind, Name: name}, status)
+	}
+	f := func(err, line string, texts ...string) {
+		t.Helper()
+		admin(t, p.URL, strings.Fields(line)...).want(t, err, texts...)
+	}
+	f("not found", "get loop nobody")
+	f("name one endpoint", "get loop")
+	f("", "get loop fraud", "there was no drift alarm at fraud")
+	f("", "get loop fraud -o json", `"loops": []`)
+
+	at := func(seconds int) time.Time {
+		return time.Now().Add(-time.Hour).Add(time.Duration(seconds) * time.Second)
+	}
+	about := monitor.Subject{Endpoint: "fraud", Model: "fraud", Version: "1"}
+	old := monitor.Alarm{Subject: about, Monitor: "m", Raised: at(-200), Resolved: at(-100),
+		Reason: "the weather", Resolution: "it is gone"}
+	other := monitor.Alarm{Subject: monitor.Subject{Endpoint: "other"}, Raised: at(10)}
+	alarm := monitor.Alarm{Subject: about, Monitor: "m", Raised: at(0), Reason: "amount has left"}
+	put(control.KindAlarm, "m/9", old)
+	put(control.KindAlarm, "n/1", other)
+	put(control.KindAlarm, "m/10", alarm)
+	f("", "get loop fraud", "Alarm m/10 at", "open for 1h0m", "amount has left")
+	f("", "get loop fraud --all", "Alarm m/9 at", "closed after 1m40s", "over: it is gone")
+
+	fraud := trigger.Context{Endpoint: "fraud"}
+	run := trigger.Run{ID: "r-1", Trigger: "train", Context: fraud, State: trigger.Succeeded,
+		Began: alarm.Raised, Started: at(2), Ended: at(60), Link: "https://ci.example/1"}
+	put(control.KindRun, "r-1", run)
+	put(control.KindRun, "r-0", trigger.Run{ID: "r-0", Context: fraud, Began: at(-10)})
+	put(control.KindRun, "r-2", trigger.Run{ID: "r-2", Context: fraud, Began: at(70),
+		State: trigger.Suppressed, Error: "cooldown"})
+	put("Model", "fraud", syncer.Status{Versions: []syncer.Version{{Name: "2", Created: at(58)},
+		{Name: "1", Created: at(-9000)}}})
+	s := aRollout(t, 50)
+	s.Began, s.Ended, s.Phase, s.Verdict = at(61), at(80), rollout.Done, rollout.Successful
+	put(control.KindRollout, s.ID, control.RolloutStatus{State: s, Actions: []control.Action{
+		{Kind: control.ActionAlias, Alias: "champion", Version: "8", Done: at(81)}}})
+	alarm.Acknowledged, alarm.By = at(5), "ann"
+	alarm.Resolved, alarm.Resolution = at(82), "8 serves"
+	put(control.KindAlarm, "m/10", alarm)
+
+	got := admin(t, p.URL, "get", "loop", "fraud")
+	got.want(t, "", "closed after 1m22s", "8 gets 1 % of the requests")
+	rest := got.out
+	for _, line := range []string{"0s", "begins, of trigger train", "2s ", "https://ci.example/1",
+		"acknowledged by ann", "registered at its source", "1m0s", "succeeded",
+		"version 8 is tried beside 7", "is not started: cooldown", "version 8 was promoted",
+		"is champion", "over: 8 serves"} {
+		_, after, found := strings.Cut(rest, line)
+		if !found {
+			t.Fatalf("%q is missing, or too early, in\n%s", line, got.out)
+		}
+		rest = after
+	}
+	for _, text := range []string{"r-0", "the weather", "n/1"} {
+		if strings.Contains(got.out, text) {
+			t.Errorf("%q is of another loop:\n%s", text, got.out)
+		}
+	}
+	f("", "get loop fraud -o yaml", "alarm: m/10", "what: rollout")
+}

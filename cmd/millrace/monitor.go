@@ -1,0 +1,197 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/millrace-ml/millrace/cmd/millrace/values"
+	"github.com/millrace-ml/millrace/control"
+	"github.com/millrace-ml/millrace/control/api"
+	"github.com/millrace-ml/millrace/control/config"
+	"github.com/millrace-ml/millrace/control/monitor"
+	"github.com/millrace-ml/millrace/control/store"
+)
+
+func newMonitor() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "monitor",
+		Short: "Say how a monitor goes on after an alarm",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	for _, name := range api.MonitorCommands() {
+		cmd.AddCommand(newMonitorCommand(name))
+	}
+	return cmd
+}
+
+// monitorDoes says what the commands do.
+var monitorDoes = map[string]string{
+	control.MonitorAcknowledge: "Say that you have seen the alarm; it stays on",
+	control.MonitorResolve:     "End the alarm; the evidence begins anew",
+	control.MonitorReset:       "Forget all that was learned, a learned reference too",
+}
+
+func newMonitorCommand(name string) *cobra.Command {
+	var f adminFlags
+	cmd := &cobra.Command{
+		Use:   name + " MONITOR",
+		Short: monitorDoes[name],
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := f.client()
+			if err != nil {
+				return err
+			}
+			sentence, err := c.Monitor(cmd.Context(), args[0], name)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), values.Printable(sentence))
+			return err
+		},
+	}
+	f.register(cmd)
+	return cmd
+}
+
+func monitorRow(r store.Resource) ([]string, error) {
+	spec, err := config.Decode[config.Monitor](r.Spec)
+	if err != nil {
+		return nil, err
+	}
+	s, err := decode[control.MonitorStatus](r.Status)
+	since := ""
+	if !s.Since.IsZero() {
+		since = age(time.Since(s.Since))
+	}
+	return []string{r.Name, spec.Endpoint, s.Version, string(s.State), since, evidence(&s.Status),
+		fmt.Sprint(s.Alarms), r.Owner, shortText(s.Reason)}, err
+}
+
+// evidence says how far a monitor is from an alarm.
+func evidence(s *monitor.Status) string {
+	if s.Threshold == 0 {
+		return ""
+	}
+	return monitor.Short(s.Last.Evidence) + " of " + monitor.Short(s.Threshold)
+}
+
+// shownText is how much of a text a table shows; describe shows all.
+const shownText = 60
+
+func shortText(text string) string {
+	if r := []rune(text); len(r) > shownText {
+		return string(r[:shownText-3]) + "..."
+	}
+	return text
+}
+
+func alarmRow(r store.Resource) ([]string, error) {
+	a, err := decode[monitor.Alarm](r.Status)
+	state := "on"
+	switch {
+	case !a.Resolved.IsZero():
+		state = "over: " + a.Resolution
+	case !a.Acknowledged.IsZero():
+		state = "acknowledged by " + a.By
+	}
+	return []string{r.Name, a.Endpoint, a.Version, age(time.Since(a.Raised)), shortText(state),
+		shortText(a.Reason)}, err
+}
+
+func describeMonitor(w io.Writer, status json.RawMessage) error {
+	s, err := decode[control.MonitorStatus](status)
+	if err != nil || s.State == "" {
+		return err
+	}
+	t := table(w)
+	line := func(name, text string) { fmt.Fprintf(t, "%s:\t%s\n", name, values.Printable(text)) }
+	line("State", string(s.State))
+	line("Since", moment(s.Since))
+	if s.Reason != "" {
+		line("Reason", s.Reason)
+	}
+	line("Version", fmt.Sprintf("%s of model %s", s.Version, s.Model))
+	line("Reference", s.Reference)
+	r := &s.Last
+	line("Evidence", fmt.Sprintf("%s at %s, after %d ticks", evidence(&s.Status),
+		r.Time.Format(time.RFC3339), r.Ticks))
+	line("Rows", fmt.Sprintf("%d, left out %d requests of other versions", r.Total, s.Skipped))
+	if s.Alarm != "" {
+		line("Last alarm", fmt.Sprintf("%s, of %d; `millrace describe alarm %s`", s.Alarm, s.Alarms,
+			s.Alarm))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if err := describeReading(w, r); err != nil || len(s.Events) == 0 {
+		return err
+	}
+	fmt.Fprintln(w, "Events:")
+	for _, e := range s.Events {
+		fmt.Fprintf(t, "  %s\t%s\n", moment(e.Time), values.Printable(e.Text))
+	}
+	return t.Flush()
+}
+
+// describeReading shows which features stand out, and how.
+func describeReading(w io.Writer, r *monitor.Reading) error {
+	if len(r.Features) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w, "Features that stand out most (reference ---, live ###):")
+	for i := range r.Features {
+		for line := range strings.Lines(r.Features[i].Text()) {
+			fmt.Fprintf(w, "  %s\n", values.Printable(strings.TrimRight(line, "\n")))
+		}
+	}
+	if len(r.Examples) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w, "Examples:")
+	t := table(w)
+	names := make([]string, len(r.Features))
+	for i := range r.Features {
+		names[i] = values.Printable(r.Features[i].Name)
+	}
+	fmt.Fprintf(t, "  %s\n", strings.Join(names, "\t"))
+	for _, e := range r.Examples {
+		fmt.Fprintf(t, "  %s\n", values.Printable(strings.Join(e, "\t")))
+	}
+	return t.Flush()
+}
+
+func describeAlarm(w io.Writer, status json.RawMessage) error {
+	a, err := decode[monitor.Alarm](status)
+	if err != nil {
+		return err
+	}
+	t := table(w)
+	line := func(name, text string) { fmt.Fprintf(t, "%s:\t%s\n", name, values.Printable(text)) }
+	line("Reason", a.Reason)
+	line("Endpoint", fmt.Sprintf("%s, version %s of model %s", a.Endpoint, a.Version, a.Model))
+	line("Began", "about "+moment(a.Began))
+	line("Raised", moment(a.Raised))
+	if !a.Acknowledged.IsZero() {
+		line("Acknowledged", fmt.Sprintf("%s by %s", moment(a.Acknowledged), a.By))
+	}
+	if !a.Resolved.IsZero() {
+		line("Resolved", fmt.Sprintf("%s: %s", moment(a.Resolved), a.Resolution))
+	}
+	if !a.Alerted.IsZero() {
+		line("Alertmanager", "knows since "+moment(a.Alerted))
+	}
+	if a.Error != "" {
+		line("Error", a.Error+"; it is tried again")
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	return describeReading(w, &a.Reading)
+}

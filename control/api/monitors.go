@@ -1,0 +1,46 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// monitorRoutes are those of monitors and alarms, beside what all kinds have.
+func (a *API) monitorRoutes() []route {
+	return []route{
+		{"POST", "/monitors/{name}/{command}", "Do something with a monitor: " +
+			strings.Join(MonitorCommands(), ", "), "", "By", "Sentence", a.monitorCommand},
+		{"GET", "/alarms", "List alarms, of each monitor the latest last", "", "", "List",
+			a.list("alarms")},
+		{"GET", "/alarms/{name...}", "Read an alarm, MONITOR/NUMBER", "", "", "Resource",
+			a.get("alarms")},
+	}
+}
+
+// monitorCommand does something with a monitor.
+func (a *API) monitorCommand(w http.ResponseWriter, r *http.Request) {
+	command, by := r.PathValue("command"), author(r)
+	var body struct {
+		By string `json:"by"`
+	}
+	_, err := small(w, r, &body)
+	if err == nil && !slices.Contains(MonitorCommands(), command) {
+		err = &failure{status: http.StatusNotFound, text: fmt.Sprintf(
+			"a monitor knows no %q, only %s", command, strings.Join(MonitorCommands(), ", "))}
+	}
+	if err != nil {
+		a.fail(w, err)
+		return
+	}
+	if body.By != "" {
+		by.Who = body.By
+	}
+	sentence, err := a.deps.Monitors.Monitor(r.Context(), r.PathValue("name"), command, by)
+	if err != nil {
+		a.fail(w, err)
+		return
+	}
+	answer(w, http.StatusOK, Sentence{sentence})
+}
