@@ -200,11 +200,12 @@ func describeRun(w io.Writer, status json.RawMessage) error {
 			fmt.Fprintf(w, "%s:\n  %s\n", line[0], values.Printable(line[1]))
 		}
 	}
-	fmt.Fprintln(w, "Parameters:")
+	fmt.Fprintf(w, "Parameters (`millrace get run %s -o json` has all of long ones):\n", r.ID)
 	t := table(w)
 	all := r.Parameters()
 	for _, key := range slices.Sorted(maps.Keys(all)) {
-		fmt.Fprintf(t, "  %s\t%s\n", values.Printable(key), values.Printable(all[key]))
+		fmt.Fprintf(t, "  %s\t%s\n", values.Printable(key),
+			values.Printable(shortText(all[key])))
 	}
 	if err := t.Flush(); err != nil || r.Logs == "" {
 		return err
