@@ -41,8 +41,10 @@ test: runtime browser ## run every test, end to end and with the Python clients 
 	go test -tags invariants ./runtime/batch
 
 .PHONY: test-peers
-test-peers: runtime ## run the tests with peers that take longer to build: S3, OCI, Airflow
-	go test -timeout 30m -tags peers ./registry/source ./control/trigger/pipeline
+test-peers: runtime ## run the tests with peers that take long to build, such as Gitea
+	go test -timeout 60m -tags peers ./registry/source ./control/trigger/pipeline
+	go test -timeout 60m -tags peers -run '^TestReal' ./cmd/millrace/delivery
+	go test -timeout 60m -tags peers ./examples/loop
 
 .PHONY: check
 check: runtime ## vet, staticcheck, gofmt and the short tests; under 3 minutes
@@ -56,6 +58,14 @@ check: runtime ## vet, staticcheck, gofmt and the short tests; under 3 minutes
 .PHONY: bench
 bench: build ## measure against the limits and renew docs/performance.md; ten minutes
 	go run ./bench/cmd/compare
+
+.PHONY: bench-drift
+bench-drift: ## measure drift detection beside others' and renew docs/drift.md; twenty minutes
+	go run ./drift/bench
+
+.PHONY: loop
+loop: build ## show a model heal: drift, alarm, retraining, rollout; ten minutes. KEEP=1 stays up
+	@python3 examples/loop/loop.py $(if $(KEEP),--keep)
 
 .PHONY: release
 release: runtime ## build dist/millrace-linux-amd64: one file with ONNX Runtime inside
