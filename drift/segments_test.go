@@ -134,7 +134,7 @@ func TestSegments(t *testing.T) {
 // TestSegmentRunLength wants the promise to hold for all segments together, also where
 // a segment has no value in some bins of the whole reference.
 func TestSegmentRunLength(t *testing.T) {
-	n, horizon := count(200), 2000
+	n, horizon := count(80), 2000
 	total, square := 0.0, 0.0
 	for run := range n {
 		r := rand.New(rand.NewPCG(uint64(run), 66))

@@ -160,7 +160,7 @@ func TestStreams(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", name, got, want)
 		}
 	}
-	f("SineClusters", sineClusters, max(count(3), 1), measures{streamPromise, 40, .04, 1000})
+	f("SineClusters", sineClusters, max(count(2), 1), measures{streamPromise, 40, .04, 1000})
 	if !testing.Short() { // it takes long, and one stream tells little
 		f("WaveformDrift2", waveform, 2, measures{streamPromise, 40, .04, 1342})
 	}

@@ -19,7 +19,7 @@ type Window struct {
 	columns   int
 	sketches  []*sketch.Sketch // of the features, then of the joint projections
 	projector *reference.Projector
-	row       []sketch.Value    // in the order of the features
+	row       []float64         // the last one's numbers, in the order of the features
 	bins      []int             // of the last row, as sketches
 	scorer    *reference.Scorer // nil before the first Score
 }
@@ -32,7 +32,7 @@ func NewWindow(p *reference.Profile, columns []string) (*Window, error) {
 		return nil, err
 	}
 	w := &Window{profile: p, places: places, columns: len(columns),
-		row: make([]sketch.Value, len(places))}
+		row: make([]float64, len(places))}
 	for i := range p.Features {
 		w.sketches = append(w.sketches, sketch.New(p.Features[i].Layout()))
 	}
@@ -52,7 +52,7 @@ func (w *Window) Add(row []sketch.Value) error {
 		return fmt.Errorf("%w: it has %d, not %d", ErrRow, len(row), w.columns)
 	}
 	for i, at := range w.places {
-		w.row[i] = row[at]
+		w.row[i] = row[at].Float()
 		w.bins[i] = w.sketches[i].Add(row[at])
 	}
 	if w.projector != nil {
@@ -61,7 +61,6 @@ func (w *Window) Add(row []sketch.Value) error {
 			w.bins[at] = w.sketches[at].Add(sketch.Number(x))
 		}
 	}
-	clear(w.row)
 	return nil
 }
 

@@ -86,7 +86,7 @@ func count(all int) int {
 // TestRunLength wants a mean time to a false alarm of the promised one, and not much
 // more: the promise is used up.
 func TestRunLength(t *testing.T) {
-	mean, e := simulate(t, count(1000), 1000, 0)
+	mean, e := simulate(t, count(400), 1000, 0)
 	t.Logf("%.0f +- %.0f values to a false alarm, 1000 are promised", mean, e)
 	if mean < 1000-3*e || mean > 1400+3*e {
 		t.Errorf("a false alarm comes after %.0f +- %.0f values, 1000 are promised", mean, e)
@@ -100,7 +100,7 @@ func TestRunLength(t *testing.T) {
 func TestDelayOfRiver(t *testing.T) {
 	f := func(every, shift, theirs float64) {
 		t.Helper()
-		mean, e := simulate(t, count(1000), every, shift)
+		mean, e := simulate(t, count(400), every, shift)
 		t.Logf("alarm at %7.0f, shift %.2f: %5.1f +- %3.1f values, river's %3.0f", every, shift,
 			mean, e, theirs)
 		if mean > theirs+3*e {

@@ -32,7 +32,7 @@ func (m model) answers(r *rand.Rand, n int) (l Labelled) {
 func TestEstimate(t *testing.T) {
 	f := func(name string, before, after model, holds bool) {
 		t.Helper()
-		n := count(1000)
+		n := count(400)
 		inside, checked := 0, 0
 		var accuracy, estimated, confidence, unknown float64 // means
 		for run := range n {
@@ -86,7 +86,7 @@ func TestEstimate(t *testing.T) {
 func TestCalibration(t *testing.T) {
 	f := func(m model, least, most float64) {
 		t.Helper()
-		within, n := 0, count(1000)
+		within, n := 0, count(400)
 		for run := range n {
 			e, err := NewEstimator(m.answers(rand.New(rand.NewPCG(uint64(run), 9)), 2000))
 			if err != nil {
@@ -101,7 +101,7 @@ func TestCalibration(t *testing.T) {
 			t.Errorf("%+v: the error is within its noise in %.3f of the references", m, share)
 		}
 	}
-	e := 3 * math.Sqrt(.95*.05/float64(count(1000)))
+	e := 3 * math.Sqrt(.95*.05/float64(count(400)))
 	f(model{0, 2, 1, 0}, .95-e, .99)
 	f(model{0, 2, 2, 0}, 0, 0)
 }

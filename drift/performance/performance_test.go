@@ -102,7 +102,7 @@ func TestRunLength(t *testing.T) {
 		if s.after == nil {
 			s.after = s.before
 		}
-		mean, e := s.runs(t, count(400))
+		mean, e := s.runs(t, count(150))
 		t.Logf("%-30s %4.0f +- %2.0f ticks, cut off at %d", name, mean, e, s.horizon)
 		if mean < promise-3*e {
 			t.Errorf("%s: a false alarm every %.0f +- %.0f ticks, promised are %d", name, mean, e,
@@ -121,7 +121,7 @@ func TestRunLength(t *testing.T) {
 
 // TestExact wants the promise to be used up, when the reference has no error.
 func TestExact(t *testing.T) {
-	total, n := 0.0, count(400)
+	total, n := 0.0, count(150)
 	for run := range n {
 		r := rand.New(rand.NewPCG(uint64(run), 7))
 		h := mustHarm(t, Losses{1 << 50, 1 << 48}, drift.Config{FalseAlarmEvery: promise})
@@ -145,7 +145,7 @@ func TestDelay(t *testing.T) {
 	f := func(name string, before, after func(*rand.Rand) float64, most float64) {
 		t.Helper()
 		s := stream{10_000, before, after, 200, 1, 20_000, 0}
-		mean, e := s.runs(t, count(200))
+		mean, e := s.runs(t, count(100))
 		t.Logf("%-30s %5.0f +- %3.0f rows", name, mean, e)
 		if mean > most+3*e {
 			t.Errorf("%s: seen after %.0f rows, want %.0f", name, mean, most)

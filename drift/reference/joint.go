@@ -39,8 +39,15 @@ type Joint struct {
 	Directions [][]float32 `json:"directions"` // for each, the weights of the features
 	Projected  []Feature   `json:"projected"`  // for each direction
 
-	lines  [][]line // of each feature, for each of its bins
-	inputs []*Feature
+	inputs []input // for each feature
+	lines  []line  // of all bins of all of these
+}
+
+// input is what the scores of one feature's values need, side by side for speed.
+type input struct {
+	place int32 // among the features of the profile
+	first int32 // of its lines
+	edges []float64
 }
 
 // joint builds the reference of several features. Directions come from one half of
@@ -60,7 +67,7 @@ func (c *Collector) joint(p *Profile, columns, features []int) (*Joint, projecte
 	read := func(i int) []float64 {
 		for k, col := range columns {
 			values[k] = c.columns[col].value(i)
-			row[k] = j.score(k, j.inputs[k].layout.Bin(values[k]), values[k])
+			row[k] = j.score(k, p.Features[features[k]].layout.Bin(values[k]), values[k].Float())
 		}
 		return row
 	}
@@ -221,13 +228,19 @@ type line struct{ at, slope float32 }
 // share of the reference lies below each edge, and straight lines between. What is
 // missing or no number scores 0.
 func (j *Joint) attach(features []Feature) {
-	j.inputs, j.lines = nil, nil
+	bins := 0
 	for _, at := range j.Features {
+		bins += features[at].layout.Bins()
+	}
+	j.inputs, j.lines = make([]input, len(j.Features)), make([]line, bins)
+	rest := j.lines
+	for k, at := range j.Features {
 		f := &features[at]
-		j.inputs = append(j.inputs, f)
+		j.inputs[k] = input{int32(at), int32(bins - len(rest)), f.Edges}
+		lines := rest[:f.layout.Bins()]
+		rest = rest[len(lines):]
 		counts := f.Total()[:f.layout.Regular()]
 		sum, below := float64(total(counts))+1, 0.5
-		lines := make([]line, f.layout.Bins())
 		last := 0.0
 		for i, e := range f.Edges {
 			below += float64(counts[i])
@@ -241,23 +254,39 @@ func (j *Joint) attach(features []Feature) {
 			last = score
 		}
 		lines[len(f.Edges)].at = float32(last)
-		j.lines = append(j.lines, lines)
 	}
 }
 
 // score returns a value's normal score.
-func (j *Joint) score(k, bin int, v sketch.Value) float64 {
-	l := j.lines[k][bin]
+func (j *Joint) score(k, bin int, x float64) float64 {
+	in := &j.inputs[k]
+	l := j.lines[int(in.first)+bin]
 	if l.slope == 0 {
 		return float64(l.at)
 	}
-	return float64(l.at) + float64(l.slope)*(v.Float()-j.inputs[k].Edges[bin-1])
+	return float64(l.at) + float64(l.slope)*(x-in.edges[bin-1])
 }
 
+// project goes through the scores with four directions at a time: one addition would have
+// to wait for the other of the same direction.
 func (j *Joint) project(scores, out []float64) []float64 {
-	for d, weights := range j.Directions {
+	n := len(scores)
+	d := 0
+	for ; d+4 <= len(j.Directions); d += 4 {
+		of := j.Directions[d : d+4]
+		w0, w1, w2, w3 := of[0][:n], of[1][:n], of[2][:n], of[3][:n]
+		var s0, s1, s2, s3 float64 // an array would lie in memory
+		for k, x := range scores {
+			s0 += float64(w0[k]) * x
+			s1 += float64(w1[k]) * x
+			s2 += float64(w2[k]) * x
+			s3 += float64(w3[k]) * x
+		}
+		copy(out[d:], []float64{s0, s1, s2, s3})
+	}
+	for ; d < len(j.Directions); d++ {
 		sum := 0.0
-		for k, w := range weights {
+		for k, w := range j.Directions[d][:n] {
 			sum += float64(w) * scores[k]
 		}
 		out[d] = sum
@@ -278,9 +307,10 @@ func (j *Joint) NewProjector() *Projector {
 }
 
 // Project returns what a row is on each direction, valid until the next call. The
-// row has the values of all features of the profile, and their bins.
-func (p *Projector) Project(row []sketch.Value, bins []int) []float64 {
-	for k, at := range p.joint.Features {
+// row has the values of all features of the profile as numbers, and their bins.
+func (p *Projector) Project(row []float64, bins []int) []float64 {
+	for k := range p.scores {
+		at := p.joint.inputs[k].place
 		p.scores[k] = p.joint.score(k, bins[at], row[at])
 	}
 	return p.joint.project(p.scores, p.out)

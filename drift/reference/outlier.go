@@ -120,7 +120,7 @@ func (c *Collector) scores(p *Profile) []float64 {
 		columns = append(columns, byName[p.Features[i].Name])
 	}
 	scorer := p.NewScorer()
-	row, bins := make([]sketch.Value, len(columns)), make([]int, len(scorer.surprises))
+	row, bins := make([]float64, len(columns)), make([]int, len(scorer.surprises))
 	var projector *Projector
 	if p.Joint != nil {
 		projector = p.Joint.NewProjector()
@@ -128,8 +128,8 @@ func (c *Collector) scores(p *Profile) []float64 {
 	scores := make([]float64, len(c.slots))
 	for i := range scores {
 		for k, col := range columns {
-			row[k] = col.value(i)
-			bins[k] = p.Features[k].layout.Bin(row[k])
+			v := col.value(i)
+			row[k], bins[k] = v.Float(), p.Features[k].layout.Bin(v)
 		}
 		if projector != nil {
 			for d, x := range projector.Project(row, bins) {

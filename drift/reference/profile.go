@@ -83,6 +83,9 @@ func (f *Feature) makeLayout() (err error) {
 	} else {
 		f.layout, err = sketch.Numeric(f.Edges)
 	}
+	if err == nil {
+		f.Edges = f.layout.Edges() // one copy is enough
+	}
 	return err
 }
 
@@ -165,7 +168,6 @@ func (f *Feature) prepare(slots int) error {
 	if err := f.makeLayout(); err != nil {
 		return err
 	}
-	f.Edges = slices.Clone(f.Edges)
 	return f.check(slots)
 }
 

@@ -345,13 +345,13 @@ func TestJoint(t *testing.T) {
 		}
 	}
 	// On the scale of normal scores the projection of a row that obeys is small.
-	row, bins := make([]sketch.Value, 12), make([]int, 12)
+	row, bins := make([]float64, 12), make([]int, 12)
 	for i := range row {
-		row[i] = sketch.Number(1)
+		row[i] = 1
 	}
-	row[3], row[7] = sketch.Number(math.E), sketch.Number(1)
+	row[3] = math.E
 	for i := range row {
-		bins[i] = p.Features[i].Layout().Bin(row[i])
+		bins[i] = p.Features[i].Layout().Bin(sketch.Number(row[i]))
 	}
 	if x := j.NewProjector().Project(row, bins)[3]; math.Abs(x) > 0.1 {
 		t.Errorf("a row as expected is at %v", x)
@@ -495,7 +495,7 @@ func FuzzRead(f *testing.F) {
 			p.Features[i].Layout().Bin(sketch.Number(1))
 		}
 		if p.Joint != nil {
-			p.Joint.NewProjector().Project(make([]sketch.Value, len(p.Features)),
+			p.Joint.NewProjector().Project(make([]float64, len(p.Features)),
 				make([]int, len(p.Features)))
 		}
 	})

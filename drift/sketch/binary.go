@@ -62,7 +62,7 @@ func Decode(l *Layout, data []byte) (*Sketch, error) {
 			return nil, fmt.Errorf("%w: its names are not in order", ErrData)
 		}
 		last = string(name)
-		s.remember(name, n)
+		s.remember(last, n)
 	}
 	if flag := r.bytes(1); !r.failed && flag[0] == 1 {
 		copy(s.registers()[:], r.bytes(uint64(len(registers{}))))

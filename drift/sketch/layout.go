@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"math/bits"
 	"slices"
 	"strconv"
 
@@ -29,15 +28,28 @@ var ErrLayout = errors.New("sketch: impossible layout")
 // Those of a categorical one are its categories, then other and missing. A Layout
 // is immutable.
 type Layout struct {
-	edges []uint64 // order of each edge
+	edges []float64
+	// In each of some buckets of equal width there are few edges: most at the most, from
+	// the first on. Values are sought among them only.
+	low, perBucket float64
+	first          [buckets]uint8
+	most           uint8
 	// Moments are relative to the middle between the outermost edges, and to half
 	// their distance, the spread.
 	middle, perSpread float64
-	names             []string
-	texts             map[string]uint16
-	ints              map[int64]uint16
-	bools             [2]uint16
+	categories        *categories // nil for a numeric feature
 	digest            uint64
+}
+
+// buckets is twice as many as there are edges as a rule.
+const buckets = 32
+
+// categories says which bin each has, by the forms in which it may come.
+type categories struct {
+	names []string
+	texts map[string]uint16
+	ints  map[int64]uint16
+	bools [2]uint16
 }
 
 // Numeric returns the layout of a numeric feature. Edges ascend strictly and are
@@ -52,53 +64,90 @@ func Numeric(edges []float64) (*Layout, error) {
 			return nil, fmt.Errorf("%w: edges must be finite and ascend: %v", ErrLayout, edges)
 		}
 	}
-	l := &Layout{edges: make([]uint64, len(edges))}
+	l := &Layout{edges: make([]float64, len(edges))}
 	low, high := edges[0], edges[len(edges)-1]
 	l.middle = low/2 + high/2
 	l.perSpread = min(1/(high/2-low/2), math.MaxFloat64)
 	var b []byte
 	for i, e := range edges {
-		l.edges[i] = order(e)
-		b = binary.LittleEndian.AppendUint64(b, l.edges[i])
+		l.edges[i] = e + 0 // -0 becomes 0
+		b = binary.LittleEndian.AppendUint64(b, order(l.edges[i]))
 	}
 	l.digest = xxhash.Sum64(b)
+	l.fillBuckets()
 	return l, nil
+}
+
+// fillBuckets lays the buckets between edges that are not the outermost: these may be far
+// out. Any number has a bucket, and by rounding none comes to lie in one before that of a
+// lesser number.
+func (l *Layout) fillBuckets() {
+	n := len(l.edges)
+	out := min(2, (n-2)/2)
+	l.low = l.edges[out]
+	l.perBucket = min(buckets/2/(l.edges[n-1-out]/2-l.low/2), math.MaxFloat64)
+	var counts [buckets]uint8
+	for _, e := range l.edges {
+		b := l.bucket(e)
+		counts[b]++
+		l.most = max(l.most, counts[b])
+	}
+	before := 0
+	for b, count := range counts {
+		l.first[b] = uint8(min(before, n-int(l.most)))
+		before += int(count)
+	}
+}
+
+// bucket returns the bucket of a number.
+func (l *Layout) bucket(x float64) int {
+	at := (x - l.low) * l.perBucket
+	if at >= buckets {
+		return buckets - 1
+	}
+	if at < 0 {
+		return 0
+	}
+	return int(at)
 }
 
 // Categorical returns the layout of a categorical feature, in the order of its
 // categories. Whole numbers and truth values are known by their decimal form and
 // as true and false, or 1 and 0.
-func Categorical(categories []string) (*Layout, error) {
-	if len(categories) == 0 || len(categories) > MaxCategories {
+func Categorical(names []string) (*Layout, error) {
+	if len(names) == 0 || len(names) > MaxCategories {
 		return nil, fmt.Errorf("%w: %d categories, there must be 1 to %d", ErrLayout,
-			len(categories), MaxCategories)
+			len(names), MaxCategories)
 	}
-	l := &Layout{names: slices.Clone(categories), texts: make(map[string]uint16, len(categories)),
+	c := &categories{names: slices.Clone(names), texts: make(map[string]uint16, len(names)),
 		ints: make(map[int64]uint16)}
 	var b []byte
-	for i, c := range l.names {
-		if _, twice := l.texts[c]; twice {
-			return nil, fmt.Errorf("%w: the category %q is there twice", ErrLayout, c)
+	for i, name := range c.names {
+		if _, twice := c.texts[name]; twice {
+			return nil, fmt.Errorf("%w: the category %q is there twice", ErrLayout, name)
 		}
-		l.texts[c] = uint16(i)
-		if n, err := strconv.ParseInt(c, 10, 64); err == nil && strconv.FormatInt(n, 10) == c {
-			l.ints[n] = uint16(i)
+		c.texts[name] = uint16(i)
+		n, err := strconv.ParseInt(name, 10, 64)
+		if err == nil && strconv.FormatInt(n, 10) == name {
+			c.ints[n] = uint16(i)
 		}
-		b = strconv.AppendQuote(b, c)
+		b = strconv.AppendQuote(b, name)
 	}
-	l.digest = xxhash.Sum64(b)
 	for i, name := range [...]string{"false", "true"} {
-		if b, ok := l.texts[name]; ok {
-			l.bools[i] = b
+		if b, ok := c.texts[name]; ok {
+			c.bools[i] = b
 		} else {
-			l.bools[i] = uint16(l.whole(int64(i)))
+			c.bools[i] = uint16(c.whole(int64(i)))
 		}
 	}
-	return l, nil
+	return &Layout{categories: c, digest: xxhash.Sum64(b)}, nil
 }
 
 // IsNumeric says of which of both kinds the layout is.
-func (l *Layout) IsNumeric() bool { return l.edges != nil }
+func (l *Layout) IsNumeric() bool { return l.categories == nil }
+
+// Edges returns the edges of a numeric layout, which are its own.
+func (l *Layout) Edges() []float64 { return l.edges }
 
 // Bins returns how many bins there are.
 func (l *Layout) Bins() int { return l.Regular() + 2 }
@@ -110,7 +159,7 @@ func (l *Layout) Regular() int {
 	if l.IsNumeric() {
 		return len(l.edges) + 1
 	}
-	return len(l.names)
+	return len(l.categories.names)
 }
 
 // Exceptions returns the bins whose every value is suspicious: below, above and
@@ -130,93 +179,91 @@ func (l *Layout) Label(bin int) string {
 	case bin < 0 || bin >= l.Bins():
 		return "no bin"
 	case !l.IsNumeric():
-		return append(l.names[:n:n], "other", "missing")[bin]
+		return append(l.categories.names[:n:n], "other", "missing")[bin]
 	case bin == n:
 		return "missing"
 	case bin == n+1:
 		return "not a number"
 	case bin == 0:
-		return fmt.Sprintf("below %.6g", unorder(l.edges[0]))
+		return fmt.Sprintf("below %.6g", l.edges[0])
 	case bin == n-1:
-		return fmt.Sprintf("above %.6g", unorder(l.edges[n-2]))
+		return fmt.Sprintf("above %.6g", l.edges[n-2])
 	}
-	return fmt.Sprintf("%.6g to %.6g", unorder(l.edges[bin-1]), unorder(l.edges[bin]))
+	return fmt.Sprintf("%.6g to %.6g", l.edges[bin-1], l.edges[bin])
 }
 
 // Bin returns the bin of a value. It does not allocate.
 func (l *Layout) Bin(v Value) int {
-	if l.IsNumeric() {
-		if v.kind == number {
-			return l.interval(math.Float64frombits(v.bits))
-		}
-		if v.kind == missing {
-			return l.Regular()
-		}
-		return l.interval(v.Float()) // Texts are not numbers.
+	switch {
+	case !l.IsNumeric():
+		return l.categories.bin(v)
+	case v.kind == missing:
+		return l.Regular()
 	}
-	switch v.kind {
-	case missing:
-		return l.Regular() + 1
-	case text:
-		return l.named(v.text)
-	case integer:
-		return l.whole(int64(v.bits))
-	case boolean:
-		return int(l.bools[v.bits])
-	}
-	x := v.Float()
-	if math.IsNaN(x) {
-		return l.Regular() + 1
-	}
-	if x == math.Trunc(x) && math.Abs(x) <= maxWhole {
-		return l.whole(int64(x))
-	}
-	var b [32]byte
-	return l.named(v.AppendText(b[:0]))
+	return l.interval(v.Float()) // Texts are not numbers.
 }
 
 // order returns a whole number for a float, so that those are in the same order:
-// negative floats have the sign bit set and ascend downwards.
+// negative floats have the sign bit set and ascend downwards. The digest is of these.
 func order(x float64) uint64 {
-	b := math.Float64bits(x + 0) // -0 becomes 0
+	b := math.Float64bits(x)
 	return b ^ (uint64(int64(b)>>63) | 1<<63)
 }
 
-// unorder is the inverse of order.
-func unorder(o uint64) float64 {
-	return math.Float64frombits(o ^ (^uint64(int64(o)>>63) | 1<<63))
-}
-
-// interval counts the edges that are not above x by bisection, without a branch that
-// depends on x: none could be predicted.
+// interval counts the edges that are not above x by bisection in a bucket, without a branch that
+// depends on x: none could be predicted. The sign of a difference of floats is right,
+// however small or great it is.
 func (l *Layout) interval(x float64) int {
 	edges := l.edges
 	if x != x {
 		return len(edges) + 2
 	}
-	key, low := order(x), 0
-	for n := len(edges); n > 0; {
+	x += 0 // -0 becomes 0
+	low := int(l.first[l.bucket(x)])
+	for n := int(l.most); n > 0; {
 		half := (n + 1) >> 1
-		_, above := bits.Sub64(key, edges[low+half-1], 0)
-		low += half & (int(above) - 1)
+		below := int(int64(math.Float64bits(x-edges[low+half-1])) >> 63)
+		low += half &^ below
 		n -= half
 	}
-	if low == len(edges) && key == edges[low-1] {
+	if low == len(edges) && x == edges[low-1] {
 		return low - 1 // The last interval is closed.
 	}
 	return low
 }
 
-func (l *Layout) named(b []byte) int {
-	if i, ok := l.texts[string(b)]; ok {
-		return int(i)
+func (c *categories) bin(v Value) int {
+	switch v.kind {
+	case missing:
+		return len(c.names) + 1
+	case text:
+		return c.named(v.text)
+	case integer:
+		return c.whole(int64(v.bits))
+	case boolean:
+		return int(c.bools[v.bits])
 	}
-	return l.Regular()
+	x := v.Float()
+	if math.IsNaN(x) {
+		return len(c.names) + 1
+	}
+	if x == math.Trunc(x) && math.Abs(x) <= maxWhole {
+		return c.whole(int64(x))
+	}
+	var b [32]byte
+	return c.named(string(v.AppendText(b[:0])))
 }
 
-func (l *Layout) whole(i int64) int {
-	if bin, ok := l.ints[i]; ok {
+func (c *categories) named(name string) int {
+	if i, ok := c.texts[name]; ok {
+		return int(i)
+	}
+	return len(c.names)
+}
+
+func (c *categories) whole(i int64) int {
+	if bin, ok := c.ints[i]; ok {
 		return int(bin)
 	}
-	return l.Regular()
+	return len(c.names)
 }

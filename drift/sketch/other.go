@@ -3,6 +3,7 @@ package sketch
 import (
 	"math"
 	"math/bits"
+	"strings"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -10,16 +11,16 @@ import (
 // other remembers a value that has no bin of its own.
 func (s *Sketch) other(v Value) {
 	var b [32]byte
-	name := v.text
 	if v.kind != text {
-		name = v.AppendText(b[:0])
+		v = Text(v.AppendText(b[:0]))
 	}
-	s.registers().add(xxhash.Sum64(name))
-	s.remember(name[:min(len(name), maxName)], 1)
+	s.registers().add(xxhash.Sum64String(v.text))
+	s.remember(v.text[:min(len(v.text), maxName)], 1)
 }
 
-func (s *Sketch) remember(name []byte, n uint64) {
-	if known := s.names[string(name)]; known != nil {
+// remember counts a name, which may be overwritten afterwards.
+func (s *Sketch) remember(name string, n uint64) {
+	if known := s.names[name]; known != nil {
 		*known = min(*known+n, maxCount)
 		return
 	}
@@ -30,7 +31,7 @@ func (s *Sketch) remember(name []byte, n uint64) {
 		s.names = make(map[string]*uint64)
 	}
 	first := n // n itself must not move to the heap for those that are known
-	s.names[string(name)] = &first
+	s.names[strings.Clone(name)] = &first
 }
 
 func (s *Sketch) registers() *registers {

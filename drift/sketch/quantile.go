@@ -15,12 +15,12 @@ func (l *Layout) Quantile(counts []uint64, share float64) (x float64, ok bool) {
 	left := min(max(share, 0), 1) * total
 	for i, n := range numbers {
 		if left <= float64(n) && n > 0 {
-			low := unorder(l.edges[max(i-1, 0)])
-			high := unorder(l.edges[min(i, len(l.edges)-1)])
+			low := l.edges[max(i-1, 0)]
+			high := l.edges[min(i, len(l.edges)-1)]
 			part := left / float64(n)
 			return low*(1-part) + high*part, true
 		}
 		left -= float64(n)
 	}
-	return unorder(l.edges[len(l.edges)-1]), total > 0
+	return l.edges[len(l.edges)-1], total > 0
 }

@@ -40,21 +40,43 @@ func (s *Sketch) Counts() []uint64 { return s.counts }
 // Add counts a value and returns its bin. It allocates only for some of the first
 // values in other.
 func (s *Sketch) Add(v Value) int {
-	bin := s.layout.Bin(v)
-	if s.counts[bin] < maxCount {
-		s.counts[bin]++
+	l := s.layout
+	if l.IsNumeric() && v.kind == number {
+		x := math.Float64frombits(v.bits)
+		bin := l.interval(x)
+		s.count(bin)
+		s.moments(x, bin)
+		return bin
 	}
-	if bin >= s.layout.Regular() {
-		if bin == s.layout.Regular() && !s.layout.IsNumeric() {
-			s.other(v)
-		}
-	} else if s.layout.IsNumeric() {
-		x := (v.Float() - s.layout.middle) * s.layout.perSpread
-		x = min(max(x, -maxSpreads), maxSpreads)
-		s.sum += x
-		s.squares += x * x
+	bin := l.Bin(v)
+	s.count(bin)
+	if l.IsNumeric() {
+		s.moments(v.Float(), bin)
+	} else if bin == l.Regular() {
+		s.other(v)
 	}
 	return bin
+}
+
+func (s *Sketch) count(bin int) {
+	if n := &s.counts[bin]; *n < maxCount {
+		*n++
+	}
+}
+
+// moments takes in a number by its bin.
+func (s *Sketch) moments(x float64, bin int) {
+	l := s.layout
+	last := len(l.edges)
+	if bin > last {
+		return
+	}
+	x = (x - l.middle) * l.perSpread
+	if bin == 0 || bin == last {
+		x = min(max(x, -maxSpreads), maxSpreads)
+	}
+	s.sum += x
+	s.squares += x * x
 }
 
 // Merge adds what another sketch of the same layout has counted.
@@ -68,7 +90,7 @@ func (s *Sketch) Merge(o *Sketch) error {
 	s.sum += o.sum
 	s.squares += o.squares
 	for _, name := range slices.Sorted(maps.Keys(o.names)) {
-		s.remember([]byte(name), *o.names[name])
+		s.remember(name, *o.names[name])
 	}
 	if o.distinct != nil {
 		s.registers().merge(o.distinct)

@@ -64,25 +64,49 @@ func TestNumericBins(t *testing.T) {
 	}
 }
 
-// TestBisection compares with a search from one end, for all numbers of edges.
+// TestBisection compares with a search from one end, for all numbers of edges: those that
+// are spread evenly, unevenly, over all floats, and over the least of them.
 func TestBisection(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
-	for n := 2; n <= MaxEdges; n++ {
-		edges := make([]float64, n)
-		for i := range edges {
-			edges[i] = math.Ldexp(r.NormFloat64(), r.IntN(20))
+	f := func(draw func() float64) {
+		t.Helper()
+		for n := 2; n <= MaxEdges; n++ {
+			edges := make([]float64, n)
+			for i := range edges {
+				edges[i] = draw()
+			}
+			slices.Sort(edges)
+			if edges = slices.Compact(edges); len(edges) > 1 {
+				compareBins(t, r, edges)
+			}
 		}
-		slices.Sort(edges)
-		l := numeric(t, edges...)
-		more := []float64{0, -1e9, 1e9, r.NormFloat64(), 1000 * r.NormFloat64()}
-		for _, x := range append(more, edges...) {
-			want := 0
-			for want < n && (edges[want] <= x && (want < n-1 || edges[want] < x)) {
-				want++
-			}
-			if got := l.Bin(Number(x)); got != want {
-				t.Fatalf("%v is in bin %d of %v, want %d", x, got, edges, want)
-			}
+	}
+	f(r.NormFloat64)
+	f(func() float64 { return float64(r.IntN(100)) - 50 })
+	f(func() float64 { return math.Ldexp(r.NormFloat64(), r.IntN(20)) })
+	f(func() float64 { return math.Ldexp(r.Float64()-0.5, 1024) })
+	f(func() float64 { return math.Ldexp(r.NormFloat64(), r.IntN(2000)-1000) })
+	f(func() float64 { return 1e15 + float64(r.IntN(20)) })
+	f(func() float64 { return float64(r.IntN(9)-4) * math.SmallestNonzeroFloat64 })
+	f(func() float64 { return math.Float64frombits(uint64(r.IntN(2)) << 63 >> r.IntN(60)) })
+}
+
+func compareBins(t *testing.T, r *rand.Rand, edges []float64) {
+	t.Helper()
+	l, n := numeric(t, edges...), len(edges)
+	all := []float64{0, math.Copysign(0, -1), -1e9, 1e9, r.NormFloat64(), 1000 * r.NormFloat64(),
+		math.MaxFloat64, -math.MaxFloat64, math.Inf(1), math.Inf(-1)}
+	for _, e := range edges {
+		all = append(all, e, math.Nextafter(e, math.Inf(1)), math.Nextafter(e, math.Inf(-1)),
+			e+r.NormFloat64()*(edges[1]-edges[0]))
+	}
+	for _, x := range all {
+		want := 0
+		for want < n && (edges[want] <= x && (want < n-1 || edges[want] < x)) {
+			want++
+		}
+		if got := l.Bin(Number(x)); got != want {
+			t.Fatalf("%v is in bin %d of %v, want %d", x, got, edges, want)
 		}
 	}
 }

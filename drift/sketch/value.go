@@ -3,6 +3,7 @@ package sketch
 import (
 	"math"
 	"strconv"
+	"unsafe"
 )
 
 // Value is one value of a feature as a client sent it. The zero value is a missing
@@ -10,7 +11,7 @@ import (
 type Value struct {
 	kind valueKind
 	bits uint64
-	text []byte
+	text string
 }
 
 type valueKind uint8
@@ -41,7 +42,10 @@ func Boolean(b bool) Value {
 }
 
 // Text returns a string, whose bytes it refers to.
-func Text(b []byte) Value { return Value{kind: text, text: b} }
+func Text(b []byte) Value {
+	// As no slice it leaves a Value small enough to be passed in registers.
+	return Value{kind: text, text: unsafe.String(unsafe.SliceData(b), len(b))}
+}
 
 // Float returns the value as a number: NaN for texts and what is missing.
 func (v Value) Float() float64 {
