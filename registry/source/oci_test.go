@@ -32,7 +32,7 @@ const htpasswd = "me:$2a$04$SHJ1oQTmhw.YeGhF9C6uvOK8xY5bO1TBGuixEm0OU/QO4jn9UwQx
 // TestOCI reads a real registry: tags, latest, a big layer over a connection that breaks
 // so often that the first attempt fails, and layers that are no files.
 func TestOCI(t *testing.T) {
-	registry := program(t, "github.com/distribution/distribution/v3/cmd/registry@v3.1.2")
+	registry := distribution.Build(t)
 	dir, at := t.TempDir(), socket(t)
 	write(t, htpasswd, dir, "htpasswd")
 	write(t, fmt.Sprintf(registryConfig, at, filepath.Join(dir, "data"),
@@ -203,7 +203,7 @@ func (basic) Do(r *http.Request) (*http.Response, error) {
 // TestOCIToken asks a registry that wants a token, which another path of the server gives
 // for a password, as public registries do.
 func TestOCIToken(t *testing.T) {
-	registry := program(t, "github.com/distribution/distribution/v3/cmd/registry@v3.1.2")
+	registry := distribution.Build(t)
 	dir, at := t.TempDir(), socket(t)
 	config, _, _ := strings.Cut(registryConfig, ", auth")
 	write(t, fmt.Sprintf(config+"}", at, filepath.Join(dir, "data")), dir, "config.yml")

@@ -11,42 +11,22 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
+
+	"github.com/millrace-ml/millrace/gateway/clients/peer"
 )
 
-// Bounds: both servers need two minutes to be built, and a moment to start.
-const (
-	buildTime = 15 * time.Minute
-	startTime = time.Minute
-)
+// startTime bounds how long a server takes until it listens.
+const startTime = time.Minute
 
-// program returns the file of a program that is built once into the cache.
-func program(t *testing.T, module string) string {
-	t.Helper()
-	cache := os.Getenv("MILLRACE_CACHE")
-	if cache == "" {
-		cache = filepath.Join("..", "..", ".cache")
-	}
-	dir, err := filepath.Abs(filepath.Join(cache, "peers"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	name, _, _ := strings.Cut(filepath.Base(module), "@")
-	path := filepath.Join(dir, name)
-	if _, err := os.Stat(path); err == nil {
-		return path
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), buildTime)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "install", module)
-	cmd.Dir, cmd.Env = t.TempDir(), append(os.Environ(), "GOBIN="+dir)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("cannot build %s: %v\n%s", module, err, out)
-	}
-	return path
-}
+// The servers, which need two minutes each to be built.
+var (
+	versitygw = peer.Program{Module: "github.com/versity/versitygw@v1.8.0",
+		Package: "github.com/versity/versitygw/cmd/versitygw"}
+	distribution = peer.Program{Module: "github.com/distribution/distribution/v3@v3.1.2",
+		Package: "github.com/distribution/distribution/v3/cmd/registry"}
+)
 
 // serve runs a server that listens at a socket, behind a proxy that can cut its answers.
 func serve(t *testing.T, socket string, command ...string) (*cutter, string) {

@@ -24,7 +24,6 @@ import (
 // startS3 starts a real server of S3, and returns the URL of its one bucket, open.
 func startS3(t *testing.T) (c *cutter, bucket *blob.Bucket, url string) {
 	t.Helper()
-	versitygw := program(t, "github.com/versity/versitygw/cmd/versitygw@v1.8.0")
 	for name, value := range map[string]string{
 		"AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "SK", "AWS_CONFIG_FILE": os.DevNull,
 		"AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_EC2_METADATA_DISABLED": "true",
@@ -35,7 +34,7 @@ func startS3(t *testing.T) (c *cutter, bucket *blob.Bucket, url string) {
 	if err := os.Mkdir(filepath.Join(dir, "bucket"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	c, address := serve(t, at, versitygw, "--port", at, "--access", "AK", "--secret", "SK",
+	c, address := serve(t, at, versitygw.Build(t), "--port", at, "--access", "AK", "--secret", "SK",
 		"--quiet", "posix", dir)
 	url = "s3://bucket?region=us-east-1&use_path_style=true&endpoint=http://" + address
 	bucket, err := blob.OpenBucket(t.Context(), url)

@@ -1,7 +1,7 @@
 // Package venv runs Python in tests that need clients which people install with pip.
 //
-// Python makes a virtual environment in the cache folder of the repository, Run
-// runs a script in it. Both may be called by several tests and test binaries at once.
+// Python makes a virtual environment in the Cache folder of the repository, Run
+// runs a script in it. All may be called by several tests and test binaries at once.
 package venv
 
 import (
@@ -33,8 +33,8 @@ func Python(t *testing.T, requirements string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(cache(t), fmt.Sprintf("clients-%x", sha256.Sum256(wanted))[:20])
-	defer lock(t, dir+".lock")()
+	dir := filepath.Join(Cache(t), fmt.Sprintf("clients-%x", sha256.Sum256(wanted))[:20])
+	defer Lock(t, dir+".lock")()
 	interpreter := filepath.Join(dir, "bin", "python")
 	done := filepath.Join(dir, "done")
 	if _, err := os.Stat(done); err == nil {
@@ -65,9 +65,9 @@ func run(t *testing.T, most time.Duration, name string, args ...string) {
 	}
 }
 
-// cache returns the folder for what is fetched: MILLRACE_CACHE, or .cache in
+// Cache returns the folder for what is fetched: MILLRACE_CACHE, or .cache in
 // the repository.
-func cache(t *testing.T) string {
+func Cache(t *testing.T) string {
 	t.Helper()
 	dir, err := filepath.Abs(os.Getenv("MILLRACE_CACHE"))
 	if err != nil {
@@ -91,8 +91,8 @@ func cache(t *testing.T) string {
 	return dir
 }
 
-// lock waits until no other test holds the file. The returned function frees it.
-func lock(t *testing.T, path string) (unlock func()) {
+// Lock waits until no other test holds the file. The returned function frees it.
+func Lock(t *testing.T, path string) (unlock func()) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
