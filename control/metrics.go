@@ -16,8 +16,17 @@ type MetricDoc struct {
 	Labels     []string
 }
 
-// Counter says whether it is a counter, which begins anew with the process; else it is a gauge.
-func (d *MetricDoc) Counter() bool { return strings.HasSuffix(d.Name, "_total") }
+// Type is `counter`, which begins anew with the process, `histogram`, which does so too, or
+// `gauge`.
+func (d *MetricDoc) Type() string {
+	switch {
+	case strings.HasSuffix(d.Name, "_total"):
+		return "counter"
+	case strings.HasSuffix(d.Name, "_values"):
+		return "histogram"
+	}
+	return "gauge"
+}
 
 // metric is one of the plane's.
 type metric struct {
@@ -94,7 +103,7 @@ func (p *Plane) Collect(to chan<- prometheus.Metric) {
 	defer p.mu.Unlock()
 	send := func(m *metric, value float64, labels ...string) {
 		kind := prometheus.GaugeValue
-		if m.Counter() {
+		if m.Type() == "counter" {
 			kind = prometheus.CounterValue
 		}
 		to <- prometheus.MustNewConstMetric(m.desc, kind, value, labels...)
@@ -112,6 +121,7 @@ func (p *Plane) Collect(to chan<- prometheus.Metric) {
 	p.collectSources(send)
 	p.collectRollouts(send)
 	p.collectMonitors(send)
+	p.collectMeasures(send, to)
 	p.collectTriggers(send)
 }
 

@@ -54,13 +54,13 @@ func (p *Plane) settle(m *monitored, next MonitorStatus, by store.Author, now ti
 			Key: store.Key{Kind: KindAlarm, Name: next.Alarm}})
 		txn.Put = append(txn.Put, p.started(p.alarmed(&next, m.Name), now)...)
 		txn.Delete = p.view.alarmsOf(m.Name, next.Alarms)
-		event = fmt.Sprintf("drift alarm %s: %s", next.Alarm, next.Reason)
+		event = fmt.Sprintf("%s alarm %s: %s", a.Kind, next.Alarm, next.Reason)
 	case was.Firing() && next.State != was && record != nil:
 		a := record.status.Follow(&next.Status, by.Who)
 		txn.Put = append(txn.Put, record.with(a))
-		event = fmt.Sprintf("drift alarm %s is acknowledged by %s", next.Alarm, a.By)
+		event = fmt.Sprintf("%s alarm %s is acknowledged by %s", a.Kind, next.Alarm, a.By)
 		if !next.State.Firing() {
-			event = fmt.Sprintf("drift alarm %s is over: %s", next.Alarm, a.Resolution)
+			event = fmt.Sprintf("%s alarm %s is over: %s", a.Kind, next.Alarm, a.Resolution)
 		}
 	}
 	if e := p.view.endpoints[next.Endpoint]; e != nil && event != "" {
@@ -88,11 +88,12 @@ const maxEvidence = 8 << 10
 func (p *Plane) alarmed(s *MonitorStatus, name string) occasion {
 	about := struct {
 		Alarm     string            `json:"alarm"`
+		Kind      monitor.Kind      `json:"kind"`
 		Evidence  float64           `json:"evidence"`
 		Threshold float64           `json:"threshold"`
 		Began     time.Time         `json:"began"`
 		Features  []monitor.Feature `json:"features"`
-	}{s.Alarm, s.Last.Evidence, s.Threshold, s.Last.Began, s.Last.Features}
+	}{s.Alarm, s.Last.Kind, s.Last.Evidence, s.Threshold, s.Last.Began, s.Last.Features}
 	text := encode(about)
 	for len(text) > maxEvidence && len(about.Features) > 0 {
 		about.Features = about.Features[:len(about.Features)-1]
@@ -262,14 +263,23 @@ func (t *teller) tell(ctx context.Context, a *untold, now time.Time) error {
 	return nil
 }
 
+// alerts are the names of alerts, and what their summaries begin with.
+var alerts = map[monitor.Kind]struct{ name, summary string }{
+	monitor.KindDrift:       {"MillraceDrift", "Drift"},
+	monitor.KindPerformance: {"MillracePerformance", "Worse answers"},
+	monitor.KindOutliers:    {"MillraceOutliers", "Unusual rows"},
+	monitor.KindSegment:     {"MillraceDrift", "Drift of a segment"},
+}
+
 // alertOf is an alarm as Alertmanager knows it.
 func alertOf(a *untold, admin string) alert.Alert {
+	kind := alerts[a.Kind]
 	one := alert.Alert{StartsAt: a.Raised,
-		Labels: map[string]string{"alertname": "MillraceDrift", "severity": "warning",
+		Labels: map[string]string{"alertname": kind.name, "severity": "warning",
 			"monitor": a.Monitor, "endpoint": a.Endpoint, "model": a.Model, "version": a.Version,
 			"alarm": a.name},
 		Annotations: map[string]string{
-			"summary": fmt.Sprintf("Drift at endpoint %s: %s", a.Endpoint, a.Reason),
+			"summary": fmt.Sprintf("%s at endpoint %s: %s", kind.summary, a.Endpoint, a.Reason),
 			"description": fmt.Sprintf("It began about %s. See `millrace describe monitor %s`.",
 				a.Began.Format(time.RFC3339), a.Monitor)}}
 	if admin != "" {
@@ -320,9 +330,11 @@ func (p *Plane) outboxFor(model string) (*experiment.Outbox, string, error) {
 func alarmRun(a *untold) experiment.Record {
 	r := experiment.Record{
 		ID:   "alarm/" + a.name + "/" + a.Raised.UTC().Format("20060102T150405.000"),
-		Name: "drift alarm " + a.name, Status: experiment.Running, Start: a.Raised,
+		Name: fmt.Sprintf("%s alarm %s", a.Kind, a.name), Status: experiment.Running,
+		Start: a.Raised,
 		Params: map[string]string{"monitor": a.Monitor, "endpoint": a.Endpoint, "model": a.Model,
-			"version": a.Version, "threshold": monitor.Short(a.Threshold)},
+			"version": a.Version, "threshold": monitor.Short(a.Threshold),
+			"kind": string(a.Kind)},
 		Tags: map[string]string{"mlflow.note.content": a.Reason, "millrace.alarm": a.name,
 			"millrace.model_version": fmt.Sprintf("models:/%s/%s", a.Model, a.Version)},
 	}

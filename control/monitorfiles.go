@@ -155,6 +155,9 @@ func (p *Plane) openMonitor(w *watch) (*monitor.Monitor, string, error) {
 	}
 	sig := v.Signature()
 	v.Release()
+	if err := w.openMeasures(sig); err != nil {
+		return nil, "", err
+	}
 	r := &w.spec.Reference
 	if r.Learn > 0 {
 		m, err := monitor.New(w.cfg, sig, nil)
@@ -172,8 +175,8 @@ func (p *Plane) openMonitor(w *watch) (*monitor.Monitor, string, error) {
 	}
 	m, err := monitor.New(w.cfg, sig, profile)
 	if err != nil {
-		return nil, "", fmt.Errorf("the reference %s does not go with version %s of model %s: %w",
-			path, w.subject.Version, w.subject.Model, err)
+		return nil, "", fmt.Errorf("cannot hold version %s of model %s against the reference "+
+			"%s: %w", w.subject.Version, w.subject.Model, path, err)
 	}
 	about := fmt.Sprintf("%s, %d rows", cmp.Or(r.Artifact, r.File), profile.Rows)
 	for _, note := range profile.Notes {
@@ -213,7 +216,7 @@ func (p *Plane) artifact(w *watch) (string, error) {
 func readReference(path string, w *watch, sig *tensor.Signature) (*reference.Profile, error) {
 	r := &w.spec.Reference
 	o := reference.Options{Season: reference.Season(r.Season), TimeColumn: r.TimeColumn,
-		Categorical: w.spec.Categorical, Ignored: w.spec.Ignore}
+		Categorical: w.spec.Categorical, Ignored: w.spec.Ignore, Segment: w.spec.Segment}
 	p, err := readTable(path, o)
 	if err != nil || filepath.Ext(path) == ".json" {
 		return p, err

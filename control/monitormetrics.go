@@ -5,7 +5,7 @@ var (
 		"1 for the state of a monitor: `learning`, `ok`, `suspected`, `alarm`, `acknowledged`, "+
 			"`resolved` or `error`.", "monitor", "endpoint", "state")
 	metricMonitorEvidence = define("millrace_monitor_evidence",
-		"Evidence of drift after the last tick.", "monitor")
+		"Evidence of the kind that is nearest to an alarm, after the last tick.", "monitor")
 	metricMonitorThreshold = define("millrace_monitor_threshold",
 		"Evidence from which on there is an alarm: ticks between alarms without drift.", "monitor")
 	metricMonitorFeature = define("millrace_monitor_feature_evidence",
@@ -18,6 +18,23 @@ var (
 	metricMonitorSkipped = define("millrace_monitor_skipped_total",
 		"Requests that a monitor has left out: another version has answered, as in a rollout.",
 		"monitor")
+	metricMonitorError = define("millrace_monitor_error_rate",
+		"Mean loss of the last hundred answers or so of which it became known: with classes, the "+
+			"share of wrong ones.", "monitor")
+	metricMonitorErrorLimit = define("millrace_monitor_error_rate_limit",
+		"Mean loss of answers up to which it is no harm, by the reference and the tolerance.",
+		"monitor")
+	metricMonitorFeedback = define("millrace_monitor_feedback_total",
+		"Losses of answers that became known, and labels of which the answer is `unknown`: not "+
+			"looked at, too long ago, or of another form.", "monitor", "answer")
+	metricMonitorAccuracy = define("millrace_monitor_estimated_accuracy",
+		"Share of right answers that is likely by how sure the model is of them: the `estimate`, "+
+			"and the `low` and `high` limits of 19 of 20 cases.", "monitor", "bound")
+	metricMonitorOutliers = define("millrace_monitor_outliers_total",
+		"Rows that a monitor has looked at which hardly any of the reference are like.", "monitor")
+	metricMonitorSegment = define("millrace_monitor_segment_evidence",
+		"Evidence of drift among the rows of a segment, empty for all that have none.", "monitor",
+		"segment")
 )
 
 func (p *Plane) collectMonitors(send sender) {
@@ -37,6 +54,29 @@ func (p *Plane) collectMonitors(send sender) {
 		send(metricMonitorAlarms, float64(s.Alarms), m.Name)
 		send(metricMonitorRows, float64(last.Total), m.Name)
 		send(metricMonitorSkipped, float64(skipped), m.Name)
+		if g := last.Segments; g != nil {
+			for _, one := range g.List {
+				send(metricMonitorSegment, one.Evidence, m.Name, one.Value)
+			}
+		}
+		if o := last.Outliers; o != nil {
+			send(metricMonitorOutliers, float64(o.Above), m.Name)
+		}
+		if f := last.Performance; f != nil {
+			send(metricMonitorFeedback, float64(f.Known), m.Name, "known")
+			send(metricMonitorFeedback, float64(f.Unknown), m.Name, "unknown")
+			if f.Learn == 0 {
+				send(metricMonitorErrorLimit, f.Limit, m.Name)
+			}
+			if e := f.Estimate; e != nil {
+				send(metricMonitorAccuracy, e.Accuracy, m.Name, "estimate")
+				send(metricMonitorAccuracy, e.Low, m.Name, "low")
+				send(metricMonitorAccuracy, e.High, m.Name, "high")
+			}
+			if f.Ticks > 0 {
+				send(metricMonitorError, f.Recent, m.Name)
+			}
+		}
 		for _, f := range last.Features {
 			send(metricMonitorFeature, f.Evidence, m.Name, f.Name)
 		}

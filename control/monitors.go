@@ -16,7 +16,6 @@ import (
 	"github.com/millrace-ml/millrace/control/monitor"
 	"github.com/millrace-ml/millrace/control/store"
 	"github.com/millrace-ml/millrace/runtime/model"
-	"github.com/millrace-ml/millrace/runtime/tensor"
 )
 
 // monitored is a monitor as the store has it.
@@ -53,14 +52,14 @@ type watch struct {
 	about   string           // the reference, for people
 	skipped uint64           // rows of other versions
 	last    monitor.Reading  // for metrics
+
+	measures *measures // nil where there are none, or they are not compiled yet
 }
 
-// Sample is a request to an endpoint that was answered. Its tensors are in the order of the
-// model's signature.
+// Sample is a request to an endpoint that was answered.
 type Sample struct {
 	Endpoint, Model, Version string // that has answered
-	Time                     time.Time
-	Inputs, Outputs          []tensor.Tensor
+	monitor.Request
 }
 
 // Sampled lets the monitors of an endpoint see a request. It keeps nothing of it, and waits for
@@ -75,8 +74,39 @@ func (p *Plane) Sampled(s *Sample) {
 		if w.subject.Model != s.Model || w.subject.Version != s.Version {
 			w.skipped++
 		} else if w.monitor != nil {
-			if _, err := w.monitor.Add(s.Time, s.Inputs, s.Outputs); err != nil {
+			if _, err := w.monitor.Add(&s.Request); err != nil {
 				w.skipped++
+			}
+			w.measures.add(s.Inputs, s.Outputs)
+		}
+		w.mu.Unlock()
+	}
+}
+
+// Feedback is what became known of a request after its answer.
+type Feedback struct {
+	ID                       []byte
+	Endpoint, Model, Version string // that has answered
+	Time                     time.Time
+	Reward                   *float64 // from 0 to 1; nil for none
+	Label                    []byte   // a JSON value; empty for none
+}
+
+// Learned lets the monitors of an endpoint see feedback, after the request that it is of.
+func (p *Plane) Learned(f *Feedback) {
+	all := p.watching.Load()
+	if all == nil {
+		return
+	}
+	for _, w := range (*all)[f.Endpoint] {
+		w.mu.Lock()
+		if m := w.monitor; m != nil && w.subject.Model == f.Model &&
+			w.subject.Version == f.Version {
+			if len(f.Label) > 0 {
+				m.Label(f.Time, f.ID, f.Label)
+			}
+			if f.Reward != nil {
+				m.Reward(f.Time, *f.Reward)
 			}
 		}
 		w.mu.Unlock()
@@ -205,11 +235,19 @@ func newWatch(m *monitored, subject monitor.Subject) *watch {
 		fmt.Fprintf(sum, "%d %s", len(text), text)
 	}
 	return &watch{name: m.Name, spec: spec, raw: m.Spec, resets: m.status.Resets,
-		key: hex.EncodeToString(sum.Sum(nil)[:8]), subject: subject, cfg: monitor.Config{
-			Every:     float64(spec.FalseAlarmEvery) / float64(spec.Tick),
-			Tolerance: *spec.Tolerance, Learn: spec.Reference.Learn, Ignored: spec.Ignore,
-			Categorical: spec.Categorical,
-		}}
+		key: hex.EncodeToString(sum.Sum(nil)[:8]), subject: subject, cfg: promise(&spec)}
+}
+
+// promise is what a monitor with all defaults looks for and promises.
+func promise(spec *config.Monitor) monitor.Config {
+	c := monitor.Config{Tolerance: *spec.Tolerance, Learn: spec.Reference.Learn,
+		Ignored: spec.Ignore, Categorical: spec.Categorical, Outliers: spec.Outliers,
+		Segment: spec.Segment, Every: spec.EvidenceOfAlarm()}
+	if p := spec.Performance; p != nil {
+		c.Loss = &monitor.Loss{Output: p.Output, Scale: p.Scale, Expected: p.ReferenceError,
+			Rows: p.ReferenceRows, Probabilities: p.Probabilities}
+	}
+	return c
 }
 
 // subject is what a monitor is to watch now: the version that serves its endpoint.
@@ -245,6 +283,7 @@ func (p *Plane) tick(w *watch, now time.Time) {
 		w.mu.Unlock()
 		return
 	}
+	w.measures.tick()
 	r, err := w.monitor.Tick(now)
 	if err != nil {
 		w.monitor = nil // to learn anew

@@ -64,9 +64,9 @@ func (s *stream) send(version string, rows int) {
 		}
 	}
 	in := s.sig.Inputs[0]
-	s.b.Sampled(&Sample{Endpoint: "e", Model: "m", Version: version, Time: s.b.now,
-		Inputs: []tensor.Tensor{{Name: in.Name, Datatype: in.Datatype,
-			Shape: []int64{int64(rows), int64(s.features())}, Data: data}}})
+	s.b.Sampled(&Sample{Endpoint: "e", Model: "m", Version: version, Request: monitor.Request{
+		Time: s.b.now, Inputs: []tensor.Tensor{{Name: in.Name, Datatype: in.Datatype,
+			Shape: []int64{int64(rows), int64(s.features())}, Data: data}}}})
 }
 
 // reference writes a CSV file of such rows, with a target, and returns its path.

@@ -245,7 +245,7 @@ func (c *Core) offerFeedback(f *tap.Feedback) {
 		return
 	}
 	for i := range e.consumers {
-		if k := &e.consumers[i]; k.sink != nil && k.pace == nil {
+		if k := &e.consumers[i]; k.sink != nil {
 			k.sink.OfferFeedback(f)
 		}
 	}

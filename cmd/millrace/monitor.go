@@ -122,7 +122,19 @@ func describeMonitor(w io.Writer, status json.RawMessage) error {
 	r := &s.Last
 	line("Evidence", fmt.Sprintf("%s at %s, after %d ticks", evidence(&s.Status),
 		r.Time.Format(time.RFC3339), r.Ticks))
+	if len(r.Strands) > 1 {
+		line("By kind", kinds(r.Strands))
+	}
 	line("Rows", fmt.Sprintf("%d, left out %d requests of other versions", r.Total, s.Skipped))
+	if r.Performance != nil {
+		line("Answers", answersText(r.Performance))
+	}
+	if r.Performance != nil && r.Performance.Estimate != nil {
+		line("Right", estimateText(r.Performance.Estimate))
+	}
+	if r.Outliers != nil {
+		line("Outliers", outliersText(r.Outliers))
+	}
 	if s.Alarm != "" {
 		line("Last alarm", fmt.Sprintf("%s, of %d; `millrace describe alarm %s`", s.Alarm, s.Alarms,
 			s.Alarm))
@@ -140,8 +152,79 @@ func describeMonitor(w io.Writer, status json.RawMessage) error {
 	return t.Flush()
 }
 
+// kinds says how much evidence there is of each kind.
+func kinds(all []monitor.Strand) string {
+	var list []string
+	for _, s := range all {
+		list = append(list, fmt.Sprintf("%s %s", s.Kind, monitor.Short(s.Evidence)))
+	}
+	return strings.Join(list, ", ")
+}
+
+// answersText says what has become known of the answers.
+func answersText(p *monitor.Performance) string {
+	text := fmt.Sprintf("%d known, %d unknown", p.Known, p.Unknown)
+	if p.Learn > 0 {
+		return fmt.Sprintf("%s; %d of %d for the reference", text, p.Learned, p.Learn)
+	}
+	if p.Ticks > 0 {
+		text += "; mean loss " + monitor.Short(p.Recent)
+	}
+	return fmt.Sprintf("%s; reference %s, no harm up to %s", text, monitor.Short(p.Expected),
+		monitor.Short(p.Limit))
+}
+
+// estimateText says how many answers are likely to be right.
+func estimateText(e *monitor.Estimate) string {
+	text := fmt.Sprintf("probably %s of the last %d, %s to %s", monitor.Short(e.Accuracy), e.Rows,
+		monitor.Short(e.Low), monitor.Short(e.High))
+	if !e.Trusted() {
+		text += fmt.Sprintf("; do not trust it: by labels it is off by %s", monitor.Short(e.Gap))
+	}
+	return text
+}
+
+// outliersText says how many rows are unusual.
+func outliersText(o *monitor.Outliers) string {
+	text := fmt.Sprintf("%d rows of %d", o.Above, o.Rows)
+	if o.Ticks > 0 {
+		text += "; recent share " + monitor.Short(o.Recent)
+	}
+	return fmt.Sprintf("%s; reference %s, no harm up to %s", text, monitor.Short(o.Expected),
+		monitor.Short(o.Limit))
+}
+
+// describeSegments shows which segments have left their reference.
+func describeSegments(w io.Writer, s *monitor.Segments) error {
+	fmt.Fprintln(w, "Segments:")
+	t := table(w)
+	for i := range s.List {
+		one := &s.List[i]
+		text := "evidence " + monitor.Short(one.Evidence)
+		if one.Named {
+			text += ", it has drifted"
+		}
+		if len(one.Features) > 0 {
+			text += ": " + strings.Join(one.Features, ", ")
+		}
+		fmt.Fprintf(t, "  %s\t%s\n", values.Printable(one.Text(s.Column)), values.Printable(text))
+	}
+	return t.Flush()
+}
+
 // describeReading shows which features stand out, and how.
 func describeReading(w io.Writer, r *monitor.Reading) error {
+	if r.Segments != nil {
+		if err := describeSegments(w, r.Segments); err != nil {
+			return err
+		}
+	}
+	if o := r.Outliers; o != nil && len(o.Examples) > 0 {
+		fmt.Fprintln(w, "Outliers, by their rarest values:")
+		for _, e := range o.Examples {
+			fmt.Fprintf(w, "  %s\n", values.Printable(strings.Join(e, "  ")))
+		}
+	}
 	if len(r.Features) == 0 {
 		return nil
 	}
@@ -174,6 +257,7 @@ func describeAlarm(w io.Writer, status json.RawMessage) error {
 	}
 	t := table(w)
 	line := func(name, text string) { fmt.Fprintf(t, "%s:\t%s\n", name, values.Printable(text)) }
+	line("Evidence of", string(a.Kind))
 	line("Reason", a.Reason)
 	line("Endpoint", fmt.Sprintf("%s, version %s of model %s", a.Endpoint, a.Version, a.Model))
 	line("Began", "about "+moment(a.Began))
@@ -189,6 +273,12 @@ func describeAlarm(w io.Writer, status json.RawMessage) error {
 	}
 	if a.Error != "" {
 		line("Error", a.Error+"; it is tried again")
+	}
+	if a.Reading.Performance != nil {
+		line("Answers", answersText(a.Reading.Performance))
+	}
+	if a.Reading.Outliers != nil {
+		line("Outliers", outliersText(a.Reading.Outliers))
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"sync/atomic"
 
 	"github.com/millrace-ml/millrace/control"
 	"github.com/millrace-ml/millrace/control/config"
+	"github.com/millrace-ml/millrace/control/monitor"
 	"github.com/millrace-ml/millrace/gateway"
 	"github.com/millrace-ml/millrace/gateway/tap"
 )
@@ -17,13 +20,26 @@ type monitors struct {
 
 // Write implements [tap.Writer].
 func (m *monitors) Write(_ context.Context, r tap.Record) (tap.Result, error) {
-	p, s := m.plane.Load(), r.Sample
-	if s == nil || p == nil {
+	p, s, f := m.plane.Load(), r.Sample, r.Feedback
+	switch {
+	case p == nil:
 		return tap.Result{}, nil
+	case s != nil:
+		p.Sampled(&control.Sample{Endpoint: s.Endpoint, Model: s.Model, Version: s.Version,
+			Request: monitor.Request{ID: s.ID, Time: s.Time, Inputs: s.Inputs,
+				Outputs: s.Outputs}})
+		return tap.Result{Samples: 1}, nil
 	}
-	p.Sampled(&control.Sample{Endpoint: s.Endpoint, Model: s.Model, Version: s.Version,
-		Time: s.Time, Inputs: s.Inputs, Outputs: s.Outputs})
-	return tap.Result{Samples: 1}, nil
+	known := control.Feedback{ID: []byte(f.ID), Endpoint: f.Endpoint, Model: f.Model,
+		Version: f.Version, Time: f.Time, Reward: f.Reward}
+	if f.Label != nil {
+		var err error
+		if known.Label, err = json.Marshal(f.Label); err != nil {
+			return tap.Result{}, fmt.Errorf("cannot read the label of request %s: %w", f.ID, err)
+		}
+	}
+	p.Learned(&known)
+	return tap.Result{Feedback: 1}, nil
 }
 
 // Flush implements [tap.Writer]. There is nothing to do.

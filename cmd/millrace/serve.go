@@ -116,7 +116,7 @@ func (f *serveFlags) settings(given func(string) bool) (config.Config, error) {
 // and is never touched, so that it takes none: the server itself keeps a few
 // megabytes only, and without it gRPC's garbage would make the collector run
 // all the time. Up to twice as much garbage may gather.
-const heapFloor = 64 << 20
+const heapFloor = 32 << 20
 
 // serve runs a server until ctx is done.
 func serve(ctx context.Context, load func() (config.Config, error), file string) error {

@@ -18,6 +18,9 @@ monitors:
     tick: 1m
     tolerance: 0
     alertmanager: {url: "http://127.0.0.1:9093"}
+    performance: {output: probabilities.class, reference_error: 0}
+    outliers: 0.01
+    segment: country
   - {name: plain, endpoint: fraud, reference: {learn: 10000}}
 `))
 	if err != nil {
@@ -26,6 +29,9 @@ monitors:
 	m := c.Monitors[0].WithDefaults()
 	if m.FalseAlarmEvery != 720*time.Hour || *m.Tolerance != 0 || m.RowsPerSecond != 1000 {
 		t.Errorf("the monitor is %+v", m)
+	}
+	if e := m.EvidenceOfAlarm(); e != 4*30*24*60 {
+		t.Errorf("an alarm of four kinds takes %v", e)
 	}
 	m = c.Monitors[1].WithDefaults()
 	if m.FalseAlarmEvery != 720*time.Hour || m.Tick != time.Minute || *m.Tolerance != 0.1 {
@@ -38,7 +44,9 @@ monitors:
 		}
 	}
 	if m := again.Monitors[0]; *m.Tolerance != 0 || m.FalseAlarmEvery != 720*time.Hour ||
-		m.Reference.Season != "hour_of_day" {
+		m.Reference.Season != "hour_of_day" || *m.Performance.ReferenceError != 0 ||
+		m.Outliers != 0.01 || m.Segment != "country" ||
+		m.WithDefaults().Performance.ReferenceRows != 1000 {
 		t.Errorf("the resource is %+v", m)
 	}
 	if !again.Remove(KindMonitor, "plain") || len(again.Monitors) != 1 {
@@ -69,6 +77,12 @@ func TestMonitorFaults(t *testing.T) {
 	f(learn+", tick: 1h, false_alarm_every: 1h", "must be 10 ticks of 1h at least")
 	f(learn+", tick: 100ms, false_alarm_every: 3650d", "1e9 ticks")
 	f(learn+", tolerance: 2", "must be 0 to 1")
+	f(learn+", outliers: 0.5", "must be 0 to 0.1")
+	f(learn+", performance: {scale: 1}", "name the output")
+	f(learn+", performance: {probabilities: p}", "are of classes")
+	f(learn+", performance: {reference_rows: 100}", "must be 200 at least")
+	f(learn+", performance: {reference_error: 0.99}", "0.95 at most")
+	f(learn+", performance: {reference_error: -0.1}", "must be 0 to 1")
 	f(learn+", alertmanager: {url: 'ftp://x'}", "must be a URL")
 	f(learn+", false_alarm_every: 3x", `must be a duration such as "1ms", "30s" or "7d"`)
 	text := func(settings, want string) {

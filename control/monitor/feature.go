@@ -18,17 +18,19 @@ import (
 // Reading is what a monitor has found in a tick.
 type Reading struct {
 	Time     time.Time `json:"time"`
-	Rows     uint64    `json:"rows"`             // of this tick
-	Total    uint64    `json:"total"`            // since the version began
-	Learned  int       `json:"learned"`          // rows for a reference
-	Learn    int       `json:"learn,omitempty"`  // how many are needed; 0 when there is one
-	Ticks    uint64    `json:"ticks"`            // with rows, since the evidence began
-	Evidence float64   `json:"evidence"`         // an alarm from Config.Every on
-	Began    time.Time `json:"began,omitzero"`   // since when the evidence has grown
-	Delay    uint64    `json:"delay"`            // ticks since then
+	Rows     uint64    `json:"rows"`            // of this tick
+	Total    uint64    `json:"total"`           // since the version began
+	Learned  int       `json:"learned"`         // rows for a reference
+	Learn    int       `json:"learn,omitempty"` // how many are needed; 0 when there is one
+	Strand             // the one that is nearest to an alarm
+	Strands  []Strand  `json:"strands"`          // of all kinds that are looked at
 	Features []Feature `json:"features"`         // with the most evidence, the most first
 	Examples []Example `json:"examples"`         // rows, where there is a suspicion
 	Series   []Point   `json:"series,omitempty"` // of the evidence, the latest last
+	// What becomes known of answers, where that is looked at.
+	Performance *Performance `json:"performance,omitempty"`
+	Outliers    *Outliers    `json:"outliers,omitempty"` // where they are looked for
+	Segments    *Segments    `json:"segments,omitempty"` // where there are any
 }
 
 // Feature is what is known of a feature that stands out.

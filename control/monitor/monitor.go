@@ -33,6 +33,9 @@ type Config struct {
 	Learn       int
 	Ignored     []string // columns that a learned reference leaves out
 	Categorical []string // columns of numbers that are names, of a learned reference
+	Loss        *Loss    // of answers; nil where nothing becomes known of them
+	Outliers    float64  // share of the reference's rows that are unusual, about; 0 looks for none
+	Segment     string   // column whose values are also looked at one by one; empty for none
 }
 
 // Suspicion is the evidence from which on a monitor suspects drift. Without drift that happens up
@@ -63,17 +66,29 @@ type Monitor struct {
 	counted  uint64     // rows in the window
 	total    uint64     // rows since the version began
 	at       time.Time  // begin of the window
-	began    time.Time  // since when evidence has grown
-	delay    uint64     // ticks since then
-	live     [][]uint32 // since then; nil while nothing has begun
+	strand   Strand     // of drift
+	live     [][]uint32 // since its evidence has grown; nil while nothing has begun
 	examples []string   // rows of the window, as texts writes them
 	series   series
 	last     Reading
+
+	inputs    int // columns of a row that are none of outputs, which come after
+	outputs   []string
+	performer *performer // nil where nothing becomes known of answers
+	outlying  *outlying  // nil where outliers are not looked for
+	segmented *segmented // nil where there are none; else it has the window's rows until a tick
 }
 
 // New returns a monitor of rows of a model with this signature. Without a profile it learns one.
 func New(cfg Config, sig *tensor.Signature, p *reference.Profile) (*Monitor, error) {
-	m := &Monitor{cfg: cfg, rows: drift.NewRows(sig)}
+	m := &Monitor{cfg: cfg, rows: drift.NewRows(sig), outputs: Outputs(sig)}
+	m.inputs = len(m.rows.Columns()) - len(m.outputs)
+	if cfg.Loss != nil {
+		var err error
+		if m.performer, err = newPerformer(&cfg, m.inputs, m.outputs); err != nil {
+			return nil, err
+		}
+	}
 	if p != nil {
 		return m, m.begin(p)
 	}
@@ -95,7 +110,7 @@ func (m *Monitor) learn(sig *tensor.Signature) error {
 	var err error
 	m.learner, err = reference.NewCollector(columns, reference.Options{
 		Categorical: there(m.cfg.Categorical), Ignored: there(m.cfg.Ignored),
-		Outputs: Outputs(sig)})
+		Outputs: m.outputs, Segment: m.cfg.Segment})
 	return err
 }
 
@@ -121,34 +136,88 @@ func (m *Monitor) begin(p *reference.Profile) error {
 	if err != nil {
 		return err
 	}
+	var o *outlying
+	if m.cfg.Outliers > 0 {
+		if o, err = newOutlying(&m.cfg, p); err != nil {
+			return err
+		}
+	}
+	var g *segmented
+	if m.cfg.Segment != "" {
+		if g, err = newSegmented(&m.cfg, p, columns); err != nil {
+			return err
+		}
+	}
+	m.outlying, m.segmented = o, g
 	m.profile, m.places, m.window, m.drift, m.learner, m.counted = p, places, w, d, nil, 0
-	m.live, m.examples = nil, nil
+	m.live, m.examples, m.strand = nil, nil, Strand{Kind: KindDrift}
 	return nil
 }
 
 // Learning says whether the reference is still learned.
 func (m *Monitor) Learning() bool { return m.learner != nil }
 
-// Add counts the rows of a request and its answer, whose tensors are in the order of the
-// signature, and returns how many they were. It keeps nothing of them.
-func (m *Monitor) Add(at time.Time, inputs, outputs []tensor.Tensor) (rows int, err error) {
+// Request is a request that was answered. Its tensors are in the order of the signature.
+type Request struct {
+	ID              []byte // by which it may become known what the answer should have been
+	Time            time.Time
+	Inputs, Outputs []tensor.Tensor
+}
+
+// Add counts the rows of a request and its answer, and returns how many they were. It keeps nothing
+// of them but what a label is compared with.
+func (m *Monitor) Add(q *Request) (rows int, err error) {
+	at := q.Time
 	if m.counted == 0 {
 		m.at = at
 	}
-	err = m.rows.Each(inputs, outputs, func(row []sketch.Value) error {
+	err = m.rows.Each(q.Inputs, q.Outputs, func(row []sketch.Value) error {
 		rows++
+		if m.performer != nil {
+			m.performer.note(row)
+		}
 		if m.learner != nil {
 			return m.learner.Add(at, row)
 		}
 		if n := len(m.examples); n == 0 || n < maxExamples && m.live != nil {
 			m.examples = append(m.examples, m.texts(row))
 		}
-		return m.window.Add(row)
+		return m.count(at, row)
 	})
 	_ = m.rows.Each(nil, nil, nil) // lets go of the tensors
 	m.counted += uint64(rows)
 	m.total += uint64(rows)
+	if m.performer != nil {
+		m.performer.remember(q.ID)
+	}
 	return rows, err
+}
+
+// Label takes what a request should have been answered: a JSON value, and for one of several rows
+// a list of these.
+func (m *Monitor) Label(now time.Time, id, label []byte) {
+	if p := m.performer; p != nil && p.place >= 0 {
+		p.label(now, id, label)
+	}
+}
+
+// Reward takes how good an answer was, from 0 to 1.
+func (m *Monitor) Reward(now time.Time, reward float64) {
+	if p := m.performer; p != nil && p.place < 0 {
+		p.add(now, 1-reward)
+	}
+}
+
+// count counts a row.
+func (m *Monitor) count(at time.Time, row []sketch.Value) error {
+	add, score := m.window.Add, m.window.Score
+	if g := m.segmented; g != nil {
+		add, score = g.window.Add, g.window.Score
+	}
+	if err := add(row); err != nil || m.outlying == nil {
+		return err
+	}
+	return m.score(at, row, score())
 }
 
 // maxExamples bounds the rows that are kept of a tick, maxCell the bytes of one value.
@@ -176,29 +245,70 @@ func (m *Monitor) Tick(now time.Time) (Reading, error) {
 		return m.tickLearning(r)
 	}
 	if m.counted > 0 {
-		if m.last.Evidence < something || m.began.IsZero() {
-			m.began, m.delay, m.live = m.at, 0, nil
+		if m.strand.Evidence < something || m.strand.Began.IsZero() {
+			m.strand.Began, m.strand.Delay, m.live = m.at, 0, nil
+		}
+		if g := m.segmented; g != nil {
+			if err := g.window.AddTo(m.window); err != nil {
+				return r, err
+			}
 		}
 		if _, err := m.drift.Tick(m.window, m.at); err != nil {
 			return r, err
 		}
-		m.delay++
+		m.strand.Delay++
 	}
 	report := m.drift.Report()
+	m.strand.Ticks, m.strand.Evidence = report.Ticks, report.Evidence
 	if report.Evidence >= something {
 		m.gather()
 	}
-	m.series.add(Point{Time: now, Evidence: report.Evidence, Rows: r.Rows})
-	r.Ticks, r.Evidence, r.Began, r.Delay = report.Ticks, report.Evidence, m.began, m.delay
-	r.Series = m.series.points
 	r.Features = m.features(report)
 	r.Examples = m.samples(r.Features)
+	if err := m.judge(&r); err != nil {
+		return r, err
+	}
+	m.series.add(Point{Time: now, Evidence: r.Evidence, Rows: r.Rows})
+	r.Series = m.series.points
 	if m.counted > 0 {
 		m.window.Reset()
 		m.examples, m.counted = nil, 0
 	}
 	m.last = r
 	return r, nil
+}
+
+// judge puts the evidence of all kinds together.
+func (m *Monitor) judge(r *Reading) error {
+	r.Strands = []Strand{m.strand}
+	if p := m.performer; p != nil {
+		found, err := p.tick(&m.cfg)
+		if err != nil {
+			return fmt.Errorf("cannot judge the answers: %w", err)
+		}
+		r.Performance = found
+		if found.Learn == 0 {
+			r.Strands = append(r.Strands, found.Strand)
+		}
+	}
+	if o := m.outlying; o != nil {
+		found, err := o.tick(&m.cfg)
+		if err != nil {
+			return fmt.Errorf("cannot judge the outliers: %w", err)
+		}
+		r.Outliers = found
+		r.Strands = append(r.Strands, found.Strand)
+	}
+	if g := m.segmented; g != nil {
+		found, err := g.tick(&m.cfg, m.at, m.counted)
+		if err != nil {
+			return fmt.Errorf("cannot judge the segments: %w", err)
+		}
+		r.Segments = found
+		r.Strands = append(r.Strands, found.Strand)
+	}
+	r.Strand = strongest(r.Strands)
+	return nil
 }
 
 // gather adds the window to what has come since something has begun.
@@ -247,7 +357,16 @@ func (m *Monitor) Restart() {
 		m.drift.Reset()
 		m.window.Reset()
 		m.counted, m.examples = 0, nil
-		m.last.Evidence, m.began, m.live = 0, time.Time{}, nil
+		m.strand, m.live = Strand{Kind: KindDrift}, nil
+	}
+	if m.performer != nil {
+		m.performer.restart()
+	}
+	if m.outlying != nil {
+		m.outlying.harm.restart()
+	}
+	if m.segmented != nil {
+		m.segmented.restart()
 	}
 }
 
@@ -256,17 +375,20 @@ type kept struct {
 	Profile json.RawMessage `json:"profile,omitempty"` // where it was learned
 	Drift   json.RawMessage `json:"drift"`
 	Total   uint64          `json:"total"`
-	Began   time.Time       `json:"began,omitzero"`
-	Delay   uint64          `json:"delay"`
+	Strand  Strand          `json:"strand"`
 	Live    [][]uint32      `json:"live"`
 	Last    Reading         `json:"last"`
 	Series  series          `json:"series"`
+
+	Performance json.RawMessage `json:"performance,omitempty"`
+	Outliers    json.RawMessage `json:"outliers,omitempty"`
+	Segments    json.RawMessage `json:"segments,omitempty"`
 }
 
 // MarshalJSON writes what the monitor has learned up to its last tick. Of one that is still
 // learning its reference there is nothing.
 func (m *Monitor) MarshalJSON() ([]byte, error) {
-	k := kept{Total: m.total - m.counted, Began: m.began, Delay: m.delay, Live: m.live,
+	k := kept{Total: m.total - m.counted, Strand: m.strand, Live: m.live,
 		Last: m.last, Series: m.series}
 	k.Last.Series = nil
 	if m.drift == nil {
@@ -280,6 +402,21 @@ func (m *Monitor) MarshalJSON() ([]byte, error) {
 	}
 	if k.Drift, err = json.Marshal(m.drift); err != nil {
 		return nil, err
+	}
+	if m.performer != nil {
+		if k.Performance, err = json.Marshal(m.performer); err != nil {
+			return nil, err
+		}
+	}
+	if m.outlying != nil {
+		if k.Outliers, err = json.Marshal(m.outlying); err != nil {
+			return nil, err
+		}
+	}
+	if m.segmented != nil {
+		if k.Segments, err = json.Marshal(m.segmented); err != nil {
+			return nil, err
+		}
 	}
 	return json.Marshal(k)
 }
@@ -312,7 +449,27 @@ func (m *Monitor) UnmarshalJSON(text []byte) error {
 	if !next.fits(k.Live) {
 		return fmt.Errorf("%w: its counts have other bins", ErrState)
 	}
-	next.live, next.total, next.began, next.delay = k.Live, k.Total, k.Began, k.Delay
+	if k.Performance != nil && m.performer != nil {
+		p, err := newPerformer(&m.cfg, m.inputs, m.outputs)
+		if err == nil {
+			err = p.restore(k.Performance, &m.cfg)
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrState, err)
+		}
+		next.performer = p
+	}
+	if k.Outliers != nil && next.outlying != nil {
+		if err := next.outlying.restore(k.Outliers); err != nil {
+			return fmt.Errorf("%w: %w", ErrState, err)
+		}
+	}
+	if k.Segments != nil && next.segmented != nil {
+		if err := next.segmented.restore(k.Segments); err != nil {
+			return fmt.Errorf("%w: %w", ErrState, err)
+		}
+	}
+	next.live, next.total, next.strand = k.Live, k.Total, k.Strand
 	next.last, next.series = k.Last, k.Series
 	*m = next
 	return nil

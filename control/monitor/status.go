@@ -53,6 +53,7 @@ type Status struct {
 	Skipped   uint64  `json:"skipped,omitempty"` // rows of other versions
 	Alarms    int     `json:"alarms,omitempty"`  // that there were
 	Alarm     string  `json:"alarm,omitempty"`   // the record of the last
+	Kinds     []Kind  `json:"kinds,omitempty"`   // of that alarm: what raised it is the first
 	Quiet     uint64  `json:"quiet,omitempty"`   // ticks without enough evidence that end the alarm
 	Last      Reading `json:"last"`
 	Events    []Event `json:"events,omitempty"` // the latest last
@@ -72,6 +73,7 @@ type Alarm struct {
 	Subject
 	Monitor      string    `json:"monitor"`
 	Number       int       `json:"number"`
+	Kind         Kind      `json:"kind"`
 	Reason       string    `json:"reason"`
 	Began        time.Time `json:"began"` // when the drift has begun, about
 	Raised       time.Time `json:"raised"`
@@ -155,26 +157,60 @@ func (s Status) Next(c Config, r Reading) (next Status, restart bool) {
 		s.enter(StateLearning, r.Time, fmt.Sprintf("%d of %d rows for the reference have come",
 			r.Learned, r.Learn))
 	case s.State.Firing():
-		if !enough && r.Ticks >= s.Quiet {
+		if n := r.ticks(s.Kinds); !enough && n >= s.Quiet {
 			s.enter(StateResolved, r.Time, fmt.Sprintf(
-				"in %d ticks the evidence has not come back", r.Ticks))
+				"in %d ticks the evidence has not come back", n))
+		} else if enough && !slices.Contains(s.Kinds, r.Kind) {
+			s.Kinds = append(slices.Clip(s.Kinds), r.Kind)
+			s.enter(s.State, r.Time, s.Reason+"; later "+c.Reason(r))
 		}
 	case enough:
 		s.Alarms++
+		s.Kinds = []Kind{r.Kind}
 		s.Quiet = s.quiet(c, r)
 		s.enter(StateAlarm, r.Time, c.Reason(r))
 	case r.Evidence >= c.Suspicion():
 		s.enter(StateSuspected, r.Time, c.Reason(r))
 	case s.State == StateSuspected && r.Evidence >= c.calm():
 		s.Reason = c.Reason(r)
-	case s.State != StateResolved || r.Ticks > s.Quiet:
+	case s.State != StateResolved || r.ticks(s.Kinds) > s.Quiet:
 		s.enter(StateOK, r.Time, "")
 	}
 	return s, enough
 }
 
+// ticks is how many ticks the evidence of some kinds is of: that which has the fewest.
+func (r *Reading) ticks(kinds []Kind) uint64 {
+	least, known := r.Ticks, false
+	for _, s := range r.Strands {
+		if slices.Contains(kinds, s.Kind) && (s.Ticks < least || !known) {
+			least, known = s.Ticks, true
+		}
+	}
+	return least
+}
+
 // Reason says in a sentence what a reading has found.
 func (c *Config) Reason(r Reading) string {
+	text := r.drifted()
+	switch r.Kind {
+	case KindSegment:
+		text = r.Segments.reason()
+	case KindOutliers:
+		o := r.Outliers
+		text = fmt.Sprintf("more rows are unusual: a share of %s, in the reference %s, and up to "+
+			"%s is no harm", Short(o.Since.Mean()), Short(o.Expected), Short(o.Limit))
+	case KindPerformance:
+		p := r.Performance
+		text = fmt.Sprintf("answers are worse: the mean loss is %s, that of the reference %s, "+
+			"and up to %s is no harm", Short(p.Since.Mean()), Short(p.Expected), Short(p.Limit))
+	}
+	return fmt.Sprintf("%s; the evidence is %s, an alarm takes %s", text, Short(r.Evidence),
+		Short(c.Every))
+}
+
+// drifted says which rows have left the reference.
+func (r *Reading) drifted() string {
 	var named, most []string
 	for _, f := range r.Features {
 		if f.Name == drift.Joint {
@@ -196,8 +232,7 @@ func (c *Config) Reason(r Reading) string {
 	case len(most) > 0:
 		text += ", most of all " + strings.Join(most, ", ")
 	}
-	return fmt.Sprintf("%s; the evidence is %s, an alarm takes %s", text, Short(r.Evidence),
-		Short(c.Every))
+	return text
 }
 
 // Short writes a number of evidence for people.
@@ -237,8 +272,9 @@ func (s Status) Reset(by string, now time.Time) Status {
 
 // Record returns the record of the alarm that a status has just raised.
 func (s *Status) Record(name string) Alarm {
-	return Alarm{Subject: s.Subject, Monitor: name, Number: s.Alarms, Reason: s.Reason,
-		Began: s.Last.Began, Raised: s.Since, Threshold: s.Threshold, Reading: s.Last}
+	return Alarm{Subject: s.Subject, Monitor: name, Number: s.Alarms, Kind: s.Kinds[0],
+		Reason: s.Reason, Began: s.Last.Began, Raised: s.Since, Threshold: s.Threshold,
+		Reading: s.Last}
 }
 
 // Follow returns the record of an alarm after its monitor has gone from one status to another.

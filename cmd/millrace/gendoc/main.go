@@ -101,12 +101,8 @@ func page() []byte {
 	table("\n## Requests, runs and models\n", false)
 	b.WriteString(plane)
 	for _, d := range control.MetricDocs() {
-		kind := "gauge"
-		if d.Counter() {
-			kind = "counter"
-		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", d.Name, kind, strings.Join(d.Labels, ", "),
-			d.Help)
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", d.Name, d.Type(),
+			strings.Join(d.Labels, ", "), d.Help)
 	}
 	b.WriteString(outcomesIntro)
 	for _, o := range gateway.Outcomes() {
