@@ -1,6 +1,7 @@
 package delivery_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -189,6 +190,70 @@ func TestDriftAlarm(t *testing.T) {
 	defer am.mu.Unlock()
 	if am.ends != 1 || am.wrong != "" {
 		t.Errorf("%d ends, %s", am.ends, am.wrong)
+	}
+}
+
+// A monitor that is told what answers should have been: as long as few are wrong it raises no
+// alarm, when many are it raises one that says so.
+func TestPerformanceAlarm(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 7))
+	dir := monitorSettings(t, rng, newAlertmanager(t))
+	path := filepath.Join(dir, "millrace.yaml")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = append(text, "    performance: {output: output_label, reference_error: 0.05}\n"...)
+	if err := os.WriteFile(path, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := launch(t, dir)
+	until(t, "the reference is read", 20*time.Second, func() bool {
+		return s.monitor().State == monitor.StateOK
+	})
+	began := time.Now()
+	for time.Since(began) < 5*time.Second {
+		s.label(rng, 0.03)
+	}
+	if st := s.monitor(); st.State != monitor.StateOK || st.Alarms != 0 {
+		t.Fatalf("of answers that are right the state is %s: %s", st.State, st.Reason)
+	}
+	until(t, "an alarm", 30*time.Second, func() bool {
+		s.label(rng, 0.4)
+		return s.monitor().State == monitor.StateAlarm
+	})
+	if text := s.must("describe", "alarm", "iris/1"); !contains(text, "performance") {
+		t.Errorf("the alarm is\n%s", text)
+	}
+}
+
+// label asks for some irises and says what they are, of a share something else than the answer.
+func (s *server) label(rng *rand.Rand, wrong float64) {
+	s.t.Helper()
+	post := func(path string, body []byte, answer any) (id string) {
+		resp, err := s.client.Post("http://"+s.Addresses["http"]+path, "application/json",
+			bytes.NewReader(body))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if err := json.NewDecoder(resp.Body).Decode(answer); err != nil || resp.StatusCode != 200 {
+			s.t.Fatalf("%s is answered with %d, %v", path, resp.StatusCode, err)
+		}
+		return resp.Header.Get("x-request-id")
+	}
+	for _, body := range requests(flowers(rng, 10, 0)) {
+		var answer struct{ Outputs []struct{ Data []any } }
+		id := post("/v2/models/iris/infer", body, &answer)
+		label := answer.Outputs[0].Data[0]
+		if rng.Float64() < wrong {
+			label = "a rose"
+		}
+		told, err := json.Marshal(map[string]any{"id": id, "label": label})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		post("/v2/feedback", told, new(any))
 	}
 }
 
