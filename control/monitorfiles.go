@@ -121,9 +121,14 @@ func (p *Plane) opened(w *watch, m *monitor.Monitor, about string, fault error) 
 // cannotWatch keeps why a monitor cannot watch, if that is new. What is yet to be loaded leaves
 // the state as it was. Callers hold mu.
 func (p *Plane) cannotWatch(m *monitored, fault error, now time.Time) {
-	loading := errors.Is(fault, model.ErrUnknownModel) || errors.Is(fault, model.ErrNotReady)
 	next := m.status.Fail(now, fault.Error())
-	if loading && m.status.State != "" || next.Reason == m.status.Reason {
+	if errors.Is(fault, model.ErrUnknownModel) || errors.Is(fault, model.ErrNotReady) {
+		if m.status.State != "" {
+			return
+		}
+		next = m.status.Wait(now, fault.Error())
+	}
+	if next.Reason == m.status.Reason {
 		return
 	}
 	p.log.Warn("a monitor cannot watch", "monitor", m.Name, "reason", fault)

@@ -123,6 +123,12 @@ func (s Status) Begin(of Subject, threshold float64, now time.Time, why string) 
 	return s
 }
 
+// Wait returns the status of a monitor that cannot watch yet.
+func (s Status) Wait(now time.Time, why string) Status {
+	s.enter(StateLearning, now, why)
+	return s
+}
+
 // Fail returns the status of a monitor that cannot watch. An alarm stays on.
 func (s Status) Fail(now time.Time, why string) Status {
 	if s.State.Firing() {
