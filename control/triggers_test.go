@@ -288,6 +288,23 @@ func TestCooldown(t *testing.T) {
 	}
 }
 
+// TestMeanwhile starts the latest of what happened while a run was under way once it has ended.
+func TestMeanwhile(t *testing.T) {
+	b := open(t)
+	b.now = time.Now()
+	b.put("Trigger", "train", commandTrigger("/dev/null", says,
+		`, "on": {"alert": {"team": "a"}}, "cooldown": "0s"`))
+	b.alert("01", "1 runs begin")
+	b.alert("02", "0 runs begin, 1 were suppressed")
+	b.look(time.Minute)
+	b.alert("03", "0 runs begin, 1 were suppressed")
+	b.finish()
+	b.look(time.Minute)
+	b.finish()
+	b.look(time.Hour)
+	b.stand("train", "succeeded suppressed succeeded")
+}
+
 // TestAlarm starts for an alarm what it tells, and in the cooldown only once that is over, if the
 // alarm is not.
 func TestAlarm(t *testing.T) {

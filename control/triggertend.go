@@ -195,6 +195,9 @@ func (p *Plane) decidedAnew(
 	}
 	run, fresh := trigger.Decide(history, trigger.Event{ID: last.Event, Reason: last.Reason,
 		Context: last.Context}, p.specOf(t), now)
+	if run.State == trigger.Suppressed && run.Error == last.Error {
+		return store.Resource{}, false // a run has not ended yet
+	}
 	return p.runRecord(run), fresh
 }
 

@@ -7,8 +7,8 @@ import (
 )
 
 // Decide makes a run of an event, and says whether it is new. It is Pending when it is
-// to start; else it is Suppressed, its Error says why, and its Due when it would be worth
-// deciding anew, if that is known. An event that has its run already gets that one. One
+// to start; else it is Suppressed, its Error says why, and its Due from when on it is worth
+// deciding anew, if it is. An event that has its run already gets that one. One
 // whose run was suppressed is decided anew, in its place.
 //
 // History are the trigger's runs in any order: at least those that have not ended, those
@@ -34,8 +34,9 @@ func Decide(history []Run, e Event, spec Spec, now time.Time) (r Run, fresh bool
 // day is what the daily budget is for.
 const day = 24 * time.Hour
 
-// refusal says why nothing is to start now, and until when if that is known. It is empty
-// when a run may start.
+// refusal says why nothing is to start now, and from when on it is worth asking again: at
+// once where a run has to end first, never where a person has to say so. It is empty when a
+// run may start.
 func (s Spec) refusal(history []Run, byPerson bool, now time.Time) (why string, until time.Time) {
 	var active int
 	var last time.Time // a run ended
@@ -62,7 +63,7 @@ func (s Spec) refusal(history []Run, byPerson bool, now time.Time) (why string, 
 		return "the trigger is stopped", time.Time{}
 	case active >= s.MaxRuns:
 		return fmt.Sprintf("%d of its runs have not ended; %d at once are allowed (max_runs)",
-			active, s.MaxRuns), time.Time{}
+			active, s.MaxRuns), now
 	case !byPerson && !last.IsZero() && now.Before(ready):
 		return fmt.Sprintf("the last run ended %v ago; %v must pass (cooldown)",
 			now.Sub(last).Round(time.Second), s.Cooldown), ready

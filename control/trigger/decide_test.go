@@ -20,6 +20,7 @@ func past(s State, ago time.Duration, by string) Run {
 
 func TestDecide(t *testing.T) {
 	const h = time.Hour
+	const atOnce = -1 // until it is worth asking again; 0 is never
 	by := ""
 	f := func(history []Run, change func(*Spec), why string, until time.Duration) {
 		t.Helper()
@@ -33,14 +34,15 @@ func TestDecide(t *testing.T) {
 			want = Pending
 		}
 		if !fresh || r.State != want || !strings.Contains(r.Error, why) ||
-			until != 0 && r.Due.Sub(t0) != until || until == 0 && why != "" && !r.Due.IsZero() {
+			until != 0 && r.Due.Sub(t0) != max(until, 0) ||
+			until == 0 && why != "" && !r.Due.IsZero() {
 			t.Errorf("got %+v, want %s with %q until %v", r, want, why, until)
 		}
 	}
 	f(nil, nil, "", 0)
 	f(nil, func(s *Spec) { s.DryRun = true }, "dry run", 0)
-	f([]Run{past(Starting, h, "")}, nil, "have not ended", 0)
-	f([]Run{past(Pending, h, "")}, nil, "have not ended", 0)
+	f([]Run{past(Starting, h, "")}, nil, "have not ended", atOnce)
+	f([]Run{past(Pending, h, "")}, nil, "have not ended", atOnce)
 	f([]Run{past(Running, h, "")}, func(s *Spec) { s.MaxRuns = 2 }, "", 0)
 	f([]Run{past(Succeeded, 3*h, "")}, nil, "2h0m0s ago; 6h0m0s must pass", 4*h)
 	f([]Run{past(Succeeded, 7*h, "")}, nil, "", 0)
@@ -66,7 +68,7 @@ func TestDecide(t *testing.T) {
 
 	by = "ann"
 	f(nil, func(s *Spec) { s.Stopped = true }, "stopped", 0)
-	f([]Run{past(Running, h, "")}, nil, "1 of its runs have not ended", 0)
+	f([]Run{past(Running, h, "")}, nil, "1 of its runs have not ended", atOnce)
 	f([]Run{past(Succeeded, 3*h, "")}, nil, "", 0)
 	f(three, nil, "", 0)
 	f(day4, nil, "4 runs began within a day", h)
