@@ -7,6 +7,7 @@ import (
 
 	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/control/measure"
+	"github.com/millrace-ml/millrace/control/monitor"
 	"github.com/millrace-ml/millrace/drift"
 	"github.com/millrace-ml/millrace/drift/sketch"
 	"github.com/millrace-ml/millrace/runtime/tensor"
@@ -14,8 +15,8 @@ import (
 
 var (
 	metricCustom = define("millrace_custom",
-		"Mean of a monitor's metric of type `gauge` over the rows of its last tick; there is none "+
-			"when there were no rows.", "monitor", "metric")
+		"Mean of a monitor's metric of type `gauge` or `stream` over the rows of its last tick; "+
+			"there is none when there were no rows.", "monitor", "metric")
 	metricCustomValues = define("millrace_custom_values",
 		"A monitor's metric of type `histogram`, of each row since the version began or the "+
 			"server was started.", "monitor", "metric")
@@ -34,8 +35,9 @@ type measures struct {
 type measured struct {
 	name       string
 	expression *measure.Expression
-	histogram  prometheus.Histogram // nil for a gauge
-	sum        float64              // since the last tick, as count
+	histogram  prometheus.Histogram // nil where the mean is wanted
+	stream     bool
+	sum        float64 // since the last tick, as count
 	count      uint64
 	mean       float64 // of the tick before, if there was a row
 	is         bool
@@ -61,7 +63,8 @@ func newMeasures(
 		if err != nil {
 			return nil, fmt.Errorf("the metric %s cannot be computed: %w", metric.Name, err)
 		}
-		m.list[i] = measured{name: metric.Name, expression: e}
+		m.list[i] = measured{name: metric.Name, expression: e,
+			stream: metric.Type == config.TypeStream}
 		if metric.Type == config.TypeHistogram {
 			m.list[i].histogram = newHistogram(monitor, metric)
 		}
@@ -118,15 +121,26 @@ func exampleRow(rows *drift.Rows, sig *tensor.Signature) (row []sketch.Value, er
 }
 
 // openMeasures compiles the metrics of a watch, once.
-func (w *watch) openMeasures(sig *tensor.Signature) error {
+func (w *watch) openMeasures(sig *tensor.Signature) (_ *measures, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.measures != nil {
+	if w.measures == nil {
+		w.measures, err = newMeasures(w.name, w.spec.Metrics, sig)
+	}
+	return w.measures, err
+}
+
+// derived lists the metrics that are columns for the monitor to watch.
+func (m *measures) derived() (list []monitor.Derived) {
+	if m == nil {
 		return nil
 	}
-	var err error
-	w.measures, err = newMeasures(w.name, w.spec.Metrics, sig)
-	return err
+	for i := range m.list {
+		if one := &m.list[i]; one.stream {
+			list = append(list, monitor.Derived{Name: one.name, Of: one.expression.Value})
+		}
+	}
+	return list
 }
 
 // add takes in the rows of a request, and keeps nothing of them.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -136,6 +137,38 @@ func TestCustomMetricOfOtherColumns(t *testing.T) {
 	fails("cannot use float64 as argument (type string)")
 	metric("row['X.0']")
 	b.opened()
+}
+
+// A metric of type stream is a feature of its monitor, and its mean a gauge.
+func TestCustomMetricStream(t *testing.T) {
+	b, s := watching(t, "")
+	const metrics = `"metrics": [{"name": "gap", "expression": "row['X.0'] - row['X.1']",
+		"type": "stream"}]`
+	ignored := `"label", "probabilities.0", "probabilities.1", "probabilities.2",
+		"probabilities.class"`
+	for i := range 10 {
+		ignored += fmt.Sprintf(`, "X.%d"`, i)
+	}
+	b.put("Monitor", "watch", fmt.Sprintf(`{"endpoint": "e", "reference": {"learn": 200},
+		"ignore": [%s], %s}`, ignored, metrics))
+	b.opened()
+	s.ticks(20, monitor.StateOK)
+	s.ticks(2, monitor.StateAlarm)
+	if !slices.ContainsFunc(s.status().Last.Features, func(f monitor.Feature) bool {
+		return f.Name == "gap"
+	}) {
+		t.Errorf("the status is %+v", s.status())
+	}
+	if got := gathered(t, b.Plane)["millrace_custom gap watch"]; got == "" {
+		t.Error("there is no gauge")
+	}
+	b.put("Monitor", "watch", fmt.Sprintf(`{"endpoint": "e", "reference": {"file": %q},
+		"ignore": ["target"], %s}`, s.reference(500), metrics))
+	b.eventually("the reference has no such column", func() bool {
+		b.tickAll(b.now)
+		return s.status().State == monitor.StateError &&
+			strings.Contains(s.status().Reason, `no "gap"`)
+	})
 }
 
 // A model of large tensors has no columns of them, and costs no memory to find that out.

@@ -160,12 +160,14 @@ func (p *Plane) openMonitor(w *watch) (*monitor.Monitor, string, error) {
 	}
 	sig := v.Signature()
 	v.Release()
-	if err := w.openMeasures(sig); err != nil {
+	own, err := w.openMeasures(sig)
+	if err != nil {
 		return nil, "", err
 	}
-	r := &w.spec.Reference
+	cfg, r := w.cfg, &w.spec.Reference
+	cfg.Derived = own.derived()
 	if r.Learn > 0 {
-		m, err := monitor.New(w.cfg, sig, nil)
+		m, err := monitor.New(cfg, sig, nil)
 		return m, fmt.Sprintf("learned from the first %d rows", r.Learn), err
 	}
 	path := r.File
@@ -178,7 +180,7 @@ func (p *Plane) openMonitor(w *watch) (*monitor.Monitor, string, error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("cannot use the reference %s: %w", path, err)
 	}
-	m, err := monitor.New(w.cfg, sig, profile)
+	m, err := monitor.New(cfg, sig, profile)
 	if err != nil {
 		return nil, "", fmt.Errorf("cannot hold version %s of model %s against the reference "+
 			"%s: %w", w.subject.Version, w.subject.Model, path, err)

@@ -14,14 +14,18 @@ type Metric struct {
 	Name string `yaml:"name" check:"filled"`
 	// What is computed of the columns of a row, such as `amount / items`.
 	Expression string `yaml:"expression" check:"filled"`
-	// The mean of each tick, or the distribution. Empty is gauge.
-	Type string `yaml:"type" enum:",gauge,histogram"`
+	// The mean of each tick, the distribution, or the mean of a column that the monitor also
+	// watches for drift. Empty is gauge.
+	Type string `yaml:"type" enum:",gauge,histogram,stream"`
 	// Upper bounds of a histogram's buckets, ascending.
 	Buckets []float64 `yaml:"buckets" min:"-1e300" max:"1e300"`
 }
 
-// TypeHistogram is the type of a Metric with buckets.
-const TypeHistogram = "histogram"
+// Types of a Metric.
+const (
+	TypeHistogram = "histogram" // it has buckets
+	TypeStream    = "stream"    // the monitor watches it
+)
 
 // maxMetrics bounds the metrics of a monitor, maxBuckets the buckets of one.
 const maxMetrics, maxBuckets = 20, 50

@@ -36,6 +36,13 @@ type Config struct {
 	Loss        *Loss    // of answers; nil where nothing becomes known of them
 	Outliers    float64  // share of the reference's rows that are unusual, about; 0 looks for none
 	Segment     string   // column whose values are also looked at one by one; empty for none
+	Derived     []Derived
+}
+
+// Derived is a column that is computed of the others of a row. A reference that is given has it.
+type Derived struct {
+	Name string
+	Of   func(row []sketch.Value) (x float64, ok bool) // without ok there is none
 }
 
 // Suspicion is the evidence from which on a monitor suspects drift. Without drift that happens up
@@ -72,17 +79,21 @@ type Monitor struct {
 	series   series
 	last     Reading
 
-	inputs    int // columns of a row that are none of outputs, which come after
-	outputs   []string
-	performer *performer // nil where nothing becomes known of answers
-	outlying  *outlying  // nil where outliers are not looked for
-	segmented *segmented // nil where there are none; else it has the window's rows until a tick
+	inputs    int            // columns of a row that are none of outputs, which come after
+	outputs   []string       // before those that are derived
+	row       []sketch.Value // with these
+	performer *performer     // nil where nothing becomes known of answers
+	outlying  *outlying      // nil where outliers are not looked for
+	segmented *segmented     // nil where there are none; else it has the window's rows until a tick
 }
 
 // New returns a monitor of rows of a model with this signature. Without a profile it learns one.
 func New(cfg Config, sig *tensor.Signature, p *reference.Profile) (*Monitor, error) {
 	m := &Monitor{cfg: cfg, rows: drift.NewRows(sig), outputs: Outputs(sig)}
 	m.inputs = len(m.rows.Columns()) - len(m.outputs)
+	if err := m.checkDerived(p); err != nil {
+		return nil, err
+	}
 	if cfg.Loss != nil {
 		var err error
 		if m.performer, err = newPerformer(&cfg, m.inputs, m.outputs); err != nil {
@@ -95,9 +106,51 @@ func New(cfg Config, sig *tensor.Signature, p *reference.Profile) (*Monitor, err
 	return m, m.learn(sig)
 }
 
+// checkDerived holds the derived columns against those of the model and of a reference.
+func (m *Monitor) checkDerived(p *reference.Profile) error {
+	for _, d := range m.cfg.Derived {
+		if slices.Contains(m.rows.Columns(), d.Name) {
+			return fmt.Errorf("%w: %q is one of the model; name the metric otherwise",
+				reference.ErrColumn, d.Name)
+		}
+		if p != nil && !slices.ContainsFunc(p.Features, func(f reference.Feature) bool {
+			return f.Name == d.Name
+		}) {
+			return fmt.Errorf("%w: the reference has no %q for the metric to be compared with; "+
+				"compute it there too, or learn the reference", reference.ErrColumn, d.Name)
+		}
+	}
+	return nil
+}
+
+// columns returns the names of a row's columns, with those that are derived.
+func (m *Monitor) columns() []string {
+	columns := slices.Clone(m.rows.Columns())
+	for _, d := range m.cfg.Derived {
+		columns = append(columns, d.Name)
+	}
+	return columns
+}
+
+// derive returns a row with the columns that are computed of it, valid until the next call.
+func (m *Monitor) derive(row []sketch.Value) []sketch.Value {
+	if len(m.cfg.Derived) == 0 {
+		return row
+	}
+	m.row = append(m.row[:0], row...)
+	for _, d := range m.cfg.Derived {
+		value := sketch.Missing()
+		if x, ok := d.Of(row); ok {
+			value = sketch.Number(x)
+		}
+		m.row = append(m.row, value)
+	}
+	return m.row
+}
+
 // learn begins to gather rows for a reference.
 func (m *Monitor) learn(sig *tensor.Signature) error {
-	columns := m.rows.Columns()
+	columns := m.columns()
 	if len(columns) == 0 {
 		return errors.New("the model has no inputs and outputs of fixed width that could be " +
 			"watched; take the monitor away")
@@ -122,7 +175,7 @@ func Outputs(sig *tensor.Signature) []string {
 
 // begin watches against a reference.
 func (m *Monitor) begin(p *reference.Profile) error {
-	columns := m.rows.Columns()
+	columns := m.columns()
 	places, err := p.Match(columns)
 	if err != nil {
 		return err
@@ -173,6 +226,7 @@ func (m *Monitor) Add(q *Request) (rows int, err error) {
 	}
 	err = m.rows.Each(q.Inputs, q.Outputs, func(row []sketch.Value) error {
 		rows++
+		row = m.derive(row)
 		if m.performer != nil {
 			m.performer.note(row)
 		}

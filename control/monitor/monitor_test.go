@@ -347,6 +347,36 @@ func TestOtherColumns(t *testing.T) {
 	}
 }
 
+// A column that is computed of others is watched as they are, against a reference that has it.
+func TestDerived(t *testing.T) {
+	cfg := monitor.Config{Every: 10_000, Tolerance: 0.1, Learn: 5000,
+		Ignored: []string{"x.0", "x.1", "label"}, Derived: []monitor.Derived{{Name: "sum",
+			Of: func(row []sketch.Value) (float64, bool) {
+				return row[0].Float() + row[1].Float(), true
+			}}}}
+	s := newSource(9, 2)
+	b := newBench(t, cfg, 2, nil)
+	for range 50 {
+		b.tick(s.request(100))
+	}
+	if n := b.run(s, 300, monitor.StateAlarm); n < 300 {
+		t.Fatalf("an alarm after %d ticks: %s", n, b.status.Reason)
+	}
+	s.shift = 1
+	if n := b.run(s, 50, monitor.StateAlarm); n == 50 ||
+		!strings.Contains(b.status.Reason, "sum") {
+		t.Errorf("after %d ticks: %s", n, b.status.Reason)
+	}
+	if _, err := monitor.New(cfg, signature(2), s.profile(t, 300)); !errors.Is(err,
+		reference.ErrColumn) || !strings.Contains(err.Error(), `no "sum"`) {
+		t.Errorf("with a reference without the column: %v", err)
+	}
+	cfg.Derived[0].Name = "x.1"
+	if _, err := monitor.New(cfg, signature(2), nil); !errors.Is(err, reference.ErrColumn) {
+		t.Errorf("by the name of another column: %v", err)
+	}
+}
+
 // What a person says.
 func TestCommands(t *testing.T) {
 	now := time.Unix(1e9, 0)
