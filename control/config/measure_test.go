@@ -51,7 +51,7 @@ func TestMetricFaults(t *testing.T) {
 	f("{name: a, expression: b}, {name: a, expression: c}", `metrics[1].name: "a" is there twice`)
 	f("{name: a, expression: b +}", "metrics[0].expression: measure: not an expression that can "+
 		"be used: at character 3")
-	f("{name: a, expression: b, type: stream}", "must be one of gauge, histogram")
+	f("{name: a, expression: b, type: summary}", "must be one of gauge, histogram, stream")
 	f("{name: a, expression: b, buckets: [1]}", "goes with type histogram only")
 	f("{"+histogram+"}", "has 0, must have 1 to 50 upper bounds")
 	f("{"+histogram+", buckets: [1, 1]}", "has 1 after 1, must be ascending")
