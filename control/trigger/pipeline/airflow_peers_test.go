@@ -3,13 +3,9 @@
 package pipeline
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -17,122 +13,20 @@ import (
 	"time"
 
 	"github.com/millrace-ml/millrace/control/trigger"
+	"github.com/millrace-ml/millrace/control/trigger/pipeline/airflowtest"
 	"github.com/millrace-ml/millrace/gateway/clients/venv"
 )
 
-// realAirflow is a real Airflow 3 that has the DAGs of testdata. It is ended by the test.
-type realAirflow struct {
-	url  string
-	env  []string
-	bin  string
-	home string
-}
-
-const airflowTime = 3 * time.Minute // to start, or to run a task, on a busy machine
-
-func startAirflow(t *testing.T) *realAirflow {
-	t.Helper()
-	data, err := filepath.Abs(filepath.Join("testdata", "airflow"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	python := venv.Python(t, filepath.Join(data, "requirements.txt"))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	_ = l.Close()
-	_, port, _ := net.SplitHostPort(address)
-	a := &realAirflow{url: "http://" + address, bin: filepath.Dir(python), home: t.TempDir()}
-	passwords := filepath.Join(a.home, "passwords.json")
-	if err := os.WriteFile(passwords, []byte(`{"bot":"`+password+`"}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	core := "AIRFLOW__CORE__"
-	a.env = append(os.Environ(), "PATH="+a.bin+":"+os.Getenv("PATH"), "AIRFLOW_HOME="+a.home,
-		core+"DAGS_FOLDER="+data, core+"LOAD_EXAMPLES=False", core+"EXECUTOR=LocalExecutor",
-		core+"PARALLELISM=1", core+"SIMPLE_AUTH_MANAGER_USERS=bot:admin",
-		core+"SIMPLE_AUTH_MANAGER_PASSWORDS_FILE="+passwords, core+"FERNET_KEY="+
-			strings.Repeat("A", 43)+"=", core+"EXECUTION_API_SERVER_URL="+a.url+"/execution/",
-		"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=sqlite:///"+filepath.Join(a.home, "airflow.db"),
-		"AIRFLOW__API__HOST=127.0.0.1", "AIRFLOW__API__PORT="+port, "AIRFLOW__API__WORKERS=1",
-		"AIRFLOW__API__BASE_URL="+a.url, "AIRFLOW__API__SECRET_KEY=x", "PYTHONDONTWRITEBYTECODE=1",
-		"AIRFLOW__API_AUTH__JWT_SECRET="+strings.Repeat("s", 64))
-	for _, args := range [][]string{{"db", "migrate"}, {"dags", "reserialize"}} {
-		cmd := exec.Command(filepath.Join(a.bin, "airflow"), args...)
-		cmd.Env = a.env
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("airflow %v: %v\n%s", args, err, out)
-		}
-	}
-	a.serve(t, "api-server")
-	a.ready(t, "/api/v2/version", "version")
-	a.ready(t, "/execution/health", "") // the first call takes long
-	a.serve(t, "scheduler", "--skip-serve-logs")
-	a.ready(t, "/api/v2/monitor/health", `"scheduler":{"status":"healthy"`)
-	return a
-}
-
-// serve runs one of Airflow's servers, in a process group of its own.
-func (a *realAirflow) serve(t *testing.T, args ...string) {
-	t.Helper()
-	log, err := os.Create(filepath.Join(a.home, args[0]+".log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(filepath.Join(a.bin, "airflow"), args...)
-	cmd.Env, cmd.Stdout, cmd.Stderr = a.env, log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		_ = cmd.Wait() // its status says nothing after a signal
-		if text, err := os.ReadFile(log.Name()); t.Failed() && err == nil {
-			t.Logf("airflow %s said:\n%s", args[0], text[max(0, len(text)-4000):])
-		}
-	})
-}
-
-// ready waits until a page says something.
-func (a *realAirflow) ready(t *testing.T, path, want string) {
-	t.Helper()
-	within(t, a.url+path, func() bool {
-		resp, err := http.Get(a.url + path)
-		if err != nil {
-			return false
-		}
-		defer resp.Body.Close()
-		var text json.RawMessage
-		return resp.StatusCode == 200 && (want == "" ||
-			json.NewDecoder(resp.Body).Decode(&text) == nil && strings.Contains(string(text), want))
-	})
-}
-
-// within waits for a condition, longer than until.
-func within(t *testing.T, what string, f func() bool) {
-	t.Helper()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(airflowTime)
-	for !f() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("%s: not within %v", what, airflowTime)
-		}
-	}
-}
+// realAirflow is a real Airflow 3 that has the DAGs of testdata.
+type realAirflow struct{ *airflowtest.Server }
 
 // open is a pipeline of one of the DAGs.
-func (a *realAirflow) open(t *testing.T, dag string) *Pipeline {
+func (a realAirflow) open(t *testing.T, dag string) *Pipeline {
 	t.Helper()
-	t.Setenv("CI_PASSWORD", password)
+	t.Setenv("CI_PASSWORD", airflowtest.Password)
 	c := Config{Server: DefaultServer(), Airflow: &Airflow{DAG: dag}}
-	c.Server.Origin, c.Server.Allow = a.url, []string{"127.0.0.0/8"}
-	withPassword(&c)
+	c.Server.Origin, c.Server.Allow = a.URL, []string{"127.0.0.0/8"}
+	c.Server.Username, c.Server.PasswordEnv = airflowtest.User, "CI_PASSWORD"
 	p, err := Open(c)
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +37,9 @@ func (a *realAirflow) open(t *testing.T, dag string) *Pipeline {
 
 // TestRealAirflow follows runs of a real Airflow to all ends, through the state machine.
 func TestRealAirflow(t *testing.T) {
-	a := startAirflow(t)
+	data := filepath.Join("testdata", "airflow")
+	python := venv.Python(t, filepath.Join(data, "requirements.txt"))
+	a := realAirflow{airflowtest.Start(t, python, data)}
 	begin := func(p *Pipeline, id, endpoint string) trigger.Run {
 		t.Helper()
 		spec := trigger.DefaultSpec()
@@ -162,7 +58,10 @@ func TestRealAirflow(t *testing.T) {
 	}
 	end := func(p *Pipeline, r trigger.Run) trigger.Run {
 		t.Helper()
-		within(t, "the end of "+r.Name(), func() bool { step(p, &r); return r.State.Done() })
+		airflowtest.Until(t, "the end of "+r.Name(), func() bool {
+			step(p, &r)
+			return r.State.Done()
+		})
 		return r
 	}
 
@@ -174,12 +73,8 @@ func TestRealAirflow(t *testing.T) {
 	if r = end(train, killed); r.State != trigger.Succeeded || r.Calls != 2 {
 		t.Errorf("after a kill: %+v", r)
 	}
-	var list struct {
-		Total int `json:"total_entries"`
-	}
-	if _, err := train.kind.(*airflow).call(t.Context(),
-		request{path: "/api/v2/dags/train/dagRuns"}, &list); err != nil || list.Total != 1 {
-		t.Errorf("%v, %d runs are there", err, list.Total)
+	if runs := a.Runs(t, "train"); len(runs) != 1 || runs[0].ID != r.Name() {
+		t.Errorf("the runs that are there: %+v", runs)
 	}
 	r = end(train, begin(train, "2", "other"))
 	if r.State != trigger.Failed || r.Error != "the task fit has failed" ||
@@ -194,13 +89,13 @@ func TestRealAirflow(t *testing.T) {
 }
 
 // cancelled cancels a run that waits for ever, and one that runs for ever.
-func (a *realAirflow) cancelled(t *testing.T, begin func(*Pipeline, string, string) trigger.Run,
+func (a realAirflow) cancelled(t *testing.T, begin func(*Pipeline, string, string) trigger.Run,
 	step func(*Pipeline, *trigger.Run), end func(*Pipeline, trigger.Run) trigger.Run) {
 	t.Helper()
 	for _, dag := range []string{"paused", "hang"} {
 		p := a.open(t, dag)
 		r := begin(p, "4", "fraud")
-		within(t, dag, func() bool {
+		airflowtest.Until(t, dag, func() bool {
 			if step(p, &r); r.State != trigger.Running {
 				return false
 			}
@@ -209,8 +104,8 @@ func (a *realAirflow) cancelled(t *testing.T, begin func(*Pipeline, string, stri
 		})
 		group := 0
 		if dag == "hang" { // its task is in a group of its own
-			within(t, "its task", func() bool {
-				text, _ := os.ReadFile(filepath.Join(a.home, "hang.pid"))
+			airflowtest.Until(t, "its task", func() bool {
+				text, _ := os.ReadFile(filepath.Join(a.Home, "hang.pid"))
 				n, _ := fmt.Sscan(string(text), &group)
 				return n == 1
 			})
@@ -221,10 +116,10 @@ func (a *realAirflow) cancelled(t *testing.T, begin func(*Pipeline, string, stri
 			r.Error != "cancelled by ann" {
 			t.Errorf("%s: %v, %+v", dag, err, r)
 		}
-		if strings.Contains(r.Error+r.Link+r.Logs, password) {
+		if strings.Contains(r.Error+r.Link+r.Logs, airflowtest.Password) {
 			t.Errorf("%s: a secret is in %+v", dag, r)
 		}
-		within(t, "the end of its task", func() bool {
+		airflowtest.Until(t, "the end of its task", func() bool {
 			return group == 0 || errors.Is(syscall.Kill(-group, 0), syscall.ESRCH)
 		})
 	}
