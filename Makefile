@@ -60,7 +60,7 @@ bench: build ## measure against the limits and renew docs/performance.md; ten mi
 	go run ./bench/cmd/compare
 
 .PHONY: bench-drift
-bench-drift: ## measure drift detection beside others' and renew docs/drift.md; twenty minutes
+bench-drift: ## measure drift detection beside others' and renew docs/drift.md; ten minutes
 	go run ./drift/bench
 
 .PHONY: loop
