@@ -191,7 +191,7 @@ type Model struct {
 	Fallback *bool `yaml:"fallback"`
 	// Threads within one run, in place of the runtime's.
 	IntraOpThreads *int `yaml:"intra_op_threads" min:"0" max:"1024"`
-	// Runs at once. 0 is learned.
+	// Runs at once. 0 is learned, and one on a GPU.
 	Instances *int `yaml:"instances" min:"0" max:"256"`
 	// Names of versions, such as `champion: 3`. Endpoints and requests say `@champion`.
 	Aliases map[string]string `yaml:"aliases"`
