@@ -42,23 +42,16 @@ type retry struct {
 // act does what follows from verdicts, until the plane closes. What fails is tried again, and
 // nothing waits for it.
 func (p *Plane) act() {
-	ticker := time.NewTicker(firstPause)
-	defer ticker.Stop()
 	retries := make(map[string]retry)
 	tidied := time.Now()
-	for {
-		select {
-		case <-p.ctx.Done():
-			return
-		case <-ticker.C:
-		}
+	p.each(firstPause, func(time.Time) {
 		retries = p.actAll(retries)
 		p.recordTests(time.Now())
 		if time.Since(tidied) > tidyInterval || p.isUntidy() {
 			p.tidy()
 			tidied = time.Now()
 		}
-	}
+	})
 }
 
 // actAll does each action that waits and whose pause is over, and returns when to try those again

@@ -125,18 +125,9 @@ func (p *Plane) samplesOf(endpoint string) string {
 // alert tells others of alarms, until the plane closes. What fails is tried again, and nothing
 // waits for it.
 func (p *Plane) alert() {
-	ticker := time.NewTicker(firstPause)
-	defer ticker.Stop()
 	t := newTeller(p)
 	defer t.close()
-	for {
-		select {
-		case <-p.ctx.Done():
-			return
-		case now := <-ticker.C:
-			t.tellAll(p.ctx, now)
-		}
-	}
+	p.each(firstPause, func(now time.Time) { t.tellAll(p.ctx, now) })
 }
 
 // teller tells Alertmanager and MLflow of alarms. It belongs to one goroutine.

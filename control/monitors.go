@@ -120,18 +120,7 @@ const monitorInterval = 100 * time.Millisecond
 const reopenInterval = 10 * time.Second
 
 // monitor has the monitors tick until the plane closes.
-func (p *Plane) monitor() {
-	ticker := time.NewTicker(monitorInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-p.ctx.Done():
-			return
-		case <-ticker.C:
-			p.tickAll(time.Now())
-		}
-	}
-}
+func (p *Plane) monitor() { p.each(monitorInterval, p.tickAll) }
 
 // tickAll starts and ends monitors as the settings say, and has those tick that are due.
 func (p *Plane) tickAll(now time.Time) {

@@ -372,15 +372,18 @@ func (p *Plane) complain(what string, err error, about ...any) {
 const watchInterval = 200 * time.Millisecond
 
 // watch moves the rollouts on until the plane closes.
-func (p *Plane) watch() {
-	ticker := time.NewTicker(watchInterval)
+func (p *Plane) watch() { p.each(watchInterval, p.look) }
+
+// each does something again and again until the plane closes.
+func (p *Plane) each(interval time.Duration, f func(now time.Time)) {
+	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-p.ctx.Done():
 			return
 		case <-ticker.C:
-			p.look(time.Now())
+			f(time.Now())
 		}
 	}
 }

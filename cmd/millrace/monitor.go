@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/millrace-ml/millrace/cmd/millrace/apiclient"
 	"github.com/millrace-ml/millrace/cmd/millrace/values"
 	"github.com/millrace-ml/millrace/control"
 	"github.com/millrace-ml/millrace/control/api"
@@ -25,7 +27,10 @@ func newMonitor() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	for _, name := range api.MonitorCommands() {
-		cmd.AddCommand(newMonitorCommand(name))
+		cmd.AddCommand(newTold(name+" MONITOR", monitorDoes[name],
+			func(ctx context.Context, c *apiclient.Client, monitor string) (string, error) {
+				return c.Monitor(ctx, monitor, name)
+			}))
 	}
 	return cmd
 }
@@ -35,29 +40,6 @@ var monitorDoes = map[string]string{
 	control.MonitorAcknowledge: "Say that you have seen the alarm; it stays on",
 	control.MonitorResolve:     "End the alarm; the evidence begins anew",
 	control.MonitorReset:       "Forget all that was learned, a learned reference too",
-}
-
-func newMonitorCommand(name string) *cobra.Command {
-	var f adminFlags
-	cmd := &cobra.Command{
-		Use:   name + " MONITOR",
-		Short: monitorDoes[name],
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
-			sentence, err := c.Monitor(cmd.Context(), args[0], name)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), values.Printable(sentence))
-			return err
-		},
-	}
-	f.register(cmd)
-	return cmd
 }
 
 func monitorRow(r store.Resource) ([]string, error) {

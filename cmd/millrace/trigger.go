@@ -48,7 +48,7 @@ func newTrigger() *cobra.Command {
 	return cmd
 }
 
-// newTold is a command that tells a trigger or a run something, and prints what it says.
+// newTold is a command that tells a monitor, a trigger or a run something, and prints what it says.
 func newTold(use, short string,
 	do func(context.Context, *apiclient.Client, string) (string, error)) *cobra.Command {
 	var f adminFlags

@@ -37,15 +37,12 @@ func (c *checker) metrics(list []Metric, key string) {
 	if len(list) > maxMetrics {
 		c.fault(key, "has %d, must have %d at most", len(list), maxMetrics)
 	}
-	names := make(map[string]int)
+	names := make(map[string]string)
 	for i := range list {
 		m, at := &list[i], fmt.Sprintf("%s[%d]", key, i)
-		if first, twice := names[m.Name]; twice {
-			c.fault(at+".name", "%q is there twice, first in %s[%d]", m.Name, key, first)
-		} else if m.Name != "" && !customName.MatchString(m.Name) {
+		if c.once(names, m.Name, at) && m.Name != "" && !customName.MatchString(m.Name) {
 			c.fault(at+".name", "is %q, must be up to 64 letters, digits and '_'", m.Name)
 		}
-		names[m.Name] = i
 		if m.Expression != "" {
 			if err := measure.Check(m.Expression); err != nil {
 				c.fault(at+".expression", "%v", err)

@@ -152,17 +152,14 @@ func (c *checker) monitors(all *Config) {
 	for i := range all.Endpoints {
 		endpoints[all.Endpoints[i].Name] = true
 	}
-	names := make(map[string]int)
+	names := make(map[string]string)
 	for i := range all.Monitors {
 		m := &all.Monitors[i]
 		key := fmt.Sprintf("monitors[%d]", i)
-		if first, twice := names[m.Name]; twice {
-			c.fault(key+".name", "%q is there twice, first in monitors[%d]", m.Name, first)
-		} else if m.Name != "" && !monitorName.MatchString(m.Name) {
+		if c.once(names, m.Name, key) && m.Name != "" && !monitorName.MatchString(m.Name) {
 			c.fault(key+".name", "is %q, must be up to 100 letters, digits, '.', '_' and '-'",
 				m.Name)
 		}
-		names[m.Name] = i
 		if m.Endpoint != "" && !endpoints[m.Endpoint] {
 			c.fault(key+".endpoint", "is %q, which no endpoint is called", m.Endpoint)
 		}

@@ -122,15 +122,11 @@ func (s *Source) PollInterval() time.Duration {
 
 // sources holds the sources against each other, and models against them.
 func (c *checker) sources(all *Config) {
-	names := make(map[string]int)
+	names := make(map[string]string)
 	for i := range all.Sources {
 		s := &all.Sources[i]
 		key := fmt.Sprintf("sources[%d]", i)
-		if first, twice := names[s.Name]; twice {
-			c.fault(key+".name", "%q is there twice, first in sources[%d]", s.Name, first)
-		} else {
-			names[s.Name] = i
-		}
+		c.once(names, s.Name, key)
 		c.source(s, key)
 	}
 	for i := range all.Models {

@@ -60,14 +60,11 @@ func (c *checker) taps(all *Config) {
 	for i := range all.Endpoints {
 		endpoints[i] = all.Endpoints[i].Name
 	}
-	names := make(map[string]int)
+	names := make(map[string]string)
 	for i := range all.Taps {
 		t := &all.Taps[i]
 		key := fmt.Sprintf("taps[%d]", i)
-		if first, twice := names[t.Name]; twice {
-			c.fault(key+".name", "%q is there twice, first in taps[%d]", t.Name, first)
-		}
-		names[t.Name] = i
+		c.once(names, t.Name, key)
 		if t.Name == MonitorTap {
 			c.fault(key+".name", "is %q, which the monitors' own tap is called", t.Name)
 		}

@@ -374,15 +374,11 @@ func (o *On) String() string {
 
 // triggers holds the triggers against what they name.
 func (c *checker) triggers(all *Config) {
-	names := make(map[string]int)
+	names := make(map[string]string)
 	for i := range all.Triggers {
 		t := &all.Triggers[i]
 		key := fmt.Sprintf("triggers[%d]", i)
-		if first, twice := names[t.Name]; twice {
-			c.fault(key+".name", "%q is there twice, first in triggers[%d]", t.Name, first)
-		} else {
-			names[t.Name] = i
-		}
+		c.once(names, t.Name, key)
 		for _, name := range t.Endpoints() {
 			if !slices.ContainsFunc(all.Endpoints,
 				func(e Endpoint) bool { return e.Name == name }) {

@@ -20,18 +20,26 @@ func (c *checker) fault(key, format string, args ...any) {
 	c.faults = append(c.faults, Fault{Key: key, Text: fmt.Sprintf(format, args...)})
 }
 
+// once notes the key of what has a name, and says whether none before it has the same: that is a
+// fault. An empty map has no names yet.
+func (c *checker) once(keys map[string]string, name, key string) bool {
+	first, twice := keys[name]
+	if twice {
+		c.fault(key+".name", "%q is there twice, first in %s", name, first)
+		return false
+	}
+	keys[name] = key
+	return true
+}
+
 func (c *Config) check() []Fault {
 	var k checker
 	k.walk(reflect.ValueOf(c).Elem(), "", "")
-	names := make(map[string]int)
+	names := make(map[string]string)
 	for i := range c.Models {
 		m := &c.Models[i]
 		key := fmt.Sprintf("models[%d]", i)
-		if first, twice := names[m.Name]; twice {
-			k.fault(key+".name", "%q is there twice, first in models[%d]", m.Name, first)
-		} else {
-			names[m.Name] = i
-		}
+		k.once(names, m.Name, key)
 		k.model(m, key)
 	}
 	k.server(&c.Server)
