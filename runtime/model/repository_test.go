@@ -177,7 +177,7 @@ func TestUnloadDrains(t *testing.T) {
 // TestSwapUnderLoad: versions change under requests without one that fails,
 // and the memory of those that were replaced comes back.
 func TestSwapUnderLoad(t *testing.T) {
-	const weights, swaps = 16, 5 // MiB
+	const weights, swaps = 16, 8 // MiB
 	root := t.TempDir()
 	path := filepath.Join(root, "m", "1", "model.onnx")
 	write(t, path, heavyModel(1, weights))
@@ -217,11 +217,13 @@ func TestSwapUnderLoad(t *testing.T) {
 			t.Fatalf("after swap %d the model says %v: %s", i, got, index(r, "m"))
 		}
 		if i == 1 {
+			r.wait.Wait() // the versions before have left
 			begin = resident(t)
 		}
 	}
 	stop.Store(true)
 	clients.Wait()
+	r.wait.Wait()
 	if grown := resident(t) - begin; grown > 3*weights<<20 {
 		t.Errorf("%d MiB more after %d swaps of %d MiB", grown>>20, swaps, weights)
 	}
