@@ -73,6 +73,7 @@ var scenarios = []scenario{
 	{"reload", reloads},
 	{"endpoints", endpoints},
 	{"control", controlPlane},
+	{"monitors", monitors},
 }
 
 // Names lists the scenarios.

@@ -3,7 +3,6 @@ package compare
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -153,8 +152,13 @@ func (l *lab) countAllocations(ctx context.Context, server *process, requests []
 // mallocs returns how many objects on the heap a server has ever made. The
 // profile counts exactly; the metric of the same name lags thousands behind.
 func mallocs(ctx context.Context, p *process) (float64, error) {
+	return heapStatistic(ctx, p, "Mallocs", "")
+}
+
+// heapStatistic returns one of those that end a server's heap profile.
+func heapStatistic(ctx context.Context, p *process, name, query string) (float64, error) {
 	r, err := http.NewRequestWithContext(ctx, "GET",
-		"http://"+p.addresses["admin"]+"/debug/pprof/heap?debug=1", nil)
+		"http://"+p.addresses["admin"]+"/debug/pprof/heap?debug=1"+query, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -164,12 +168,12 @@ func mallocs(ctx context.Context, p *process) (float64, error) {
 	}
 	defer answer.Body.Close()
 	for in := bufio.NewScanner(answer.Body); in.Scan(); {
-		if text, ok := strings.CutPrefix(in.Text(), "# Mallocs = "); ok {
+		if text, ok := strings.CutPrefix(in.Text(), "# "+name+" = "); ok {
 			_, _ = io.Copy(io.Discard, answer.Body)
 			return strconv.ParseFloat(text, 64)
 		}
 	}
-	return 0, errors.New("the profile does not say how much was allocated")
+	return 0, fmt.Errorf("the profile does not say %s", name)
 }
 
 // tail measures the spread of latencies below saturation.

@@ -179,6 +179,7 @@ func (f *Feature) check(slots int) error {
 	if len(f.Counts) != slots {
 		return fmt.Errorf("it has counts of %d slots, not of %d", len(f.Counts), slots)
 	}
+	f.Counts = slices.Clone(f.Counts) // as reading JSON leaves room for more slots
 	for slot, counts := range f.Counts {
 		if len(counts) != f.layout.Bins() {
 			return fmt.Errorf("it has counts of %d bins, not of %d", len(counts), f.layout.Bins())
