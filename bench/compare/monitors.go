@@ -86,11 +86,13 @@ func referenceTable() []byte {
 // monitors measures what it costs that rows are looked at.
 func monitors(ctx context.Context, l *lab) ([]Figure, error) {
 	figures := []Figure{
-		{Name: "MLP JSON, 64 clients: with a monitor of 50 features over without", Bar: barMonitored,
-			AtLeast: true},
+		{Name: "MLP JSON, 64 clients: with a monitor of 50 features over without",
+			Bar: barMonitored, AtLeast: true},
 		{Name: "1,000 monitors of 50 features", Unit: "MB", Bar: barMonitors},
-		{Name: "a request of 64 numbers copied for the monitors", Unit: "ns", Bar: barMonitoredPath},
-		{Name: "a value of 50 counted by a monitor, off the path", Unit: "ns", Bar: barMonitorValue},
+		{Name: "a request of 64 numbers copied for the monitors", Unit: "ns",
+			Bar: barMonitoredPath},
+		{Name: "a value of 50 counted by a monitor, off the path", Unit: "ns",
+			Bar: barMonitorValue},
 	}
 	measures := []func(context.Context, *lab, *Figure) error{monitoredRate, monitorMemory,
 		func(ctx context.Context, l *lab, f *Figure) (err error) {
