@@ -68,6 +68,7 @@ type Core struct {
 	ledger    atomic.Pointer[feedback.Ledger]
 	samples   *tap.Pool
 	caches    caches
+	scorers   map[string]*scoring // by endpoint. Guarded by routingMu.
 }
 
 // New returns a core that serves these models.
@@ -103,6 +104,7 @@ type Exchange struct {
 	permit     adaptivelimiter.Permit
 	id         []byte // that was made up, or came in a header; see ID
 	cookie     []byte // to be set, empty for none
+	score      []byte // the answer's, as headers have it
 	dialect    dialect
 	flight     flight
 

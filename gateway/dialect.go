@@ -63,10 +63,15 @@ func (c *Core) decode(x *Exchange, body []byte, jsonLen int) (err error) {
 	return wire.Decode(r, sig, body, jsonLen)
 }
 
-// Encode appends the answer. jsonLen is the length of its JSON part where
-// binary tensors follow it, else -1.
+// Encode appends the answer, with its score where it has one. jsonLen is the length of
+// its JSON part where binary tensors follow it, else -1.
 func (c *Core) Encode(dst []byte, x *Exchange) (out []byte, jsonLen int, err error) {
 	defer c.catch(&err)
+	if e := x.endpoint; e != nil {
+		if s := e.scoring.Load(); s != nil {
+			c.score(x, s)
+		}
+	}
 	r, a, null := &x.Request, &x.Answer, c.cfg.NullNaN
 	switch x.dialect {
 	case dialectProto:

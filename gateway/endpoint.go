@@ -61,6 +61,7 @@ type endpointState struct {
 	rows     *rate.Limiter                        // nil for no bound
 	adaptive adaptivelimiter.AdaptiveLimiter[any] // nil for a fixed bound
 	routes   map[string]*routeState               // by name. Guarded by Core.routingMu.
+	scoring  atomic.Pointer[scoring]              // nil for none
 }
 
 // routeState is what is counted of an endpoint's requests with one route.
@@ -116,6 +117,7 @@ func (c *Core) publish(t *route.Table) {
 			e.endpointState = old.endpointState
 		} else {
 			e.endpointState = newEndpointState(spec.Limits)
+			e.scoring.Store(c.scorers[spec.Name])
 			if old != nil {
 				e.routes = old.routes
 			}

@@ -1,10 +1,14 @@
 package gateway
 
+import "strconv"
+
 // Names of the headers of an answer, and of the gRPC metadata with the same.
 const (
 	headerVersion   = "x-millrace-version" // that answered; in a request: that has to answer
 	headerRoute     = "x-millrace-route"   // the arm, or pinned
 	headerCache     = "x-millrace-cache"   // hit, miss or shared
+	headerScore     = "x-millrace-outlier-score"
+	headerOutlier   = "x-millrace-outlier" // true or false
 	headerRequestID = "x-request-id"
 	headerSetCookie = "Set-Cookie"
 )
@@ -25,7 +29,24 @@ func (x *Exchange) Headers(f func(name string, value []byte)) {
 	if x.flight.state != cacheNone {
 		f(headerCache, cacheStates[x.flight.state])
 	}
+	if x.Answer.Scored {
+		x.score = strconv.AppendFloat(x.score[:0], x.Answer.Score, 'f', scoreDigits, 64)
+		f(headerScore, x.score)
+		f(headerOutlier, truth(x.Answer.Outlier))
+	}
 }
+
+// scoreDigits is how many decimals of a score a header has.
+const scoreDigits = 4
+
+func truth(is bool) []byte {
+	if is {
+		return textTrue
+	}
+	return textFalse
+}
+
+var textTrue, textFalse = []byte("true"), []byte("false")
 
 // Routed says whether an endpoint has answered.
 func (x *Exchange) Routed() bool { return x.endpoint != nil }

@@ -170,6 +170,8 @@ func TestAnswers(t *testing.T) {
 	f("/predict/iris", "200", "x-millrace-route", true)
 	f("/predict/tips", "200", "x-millrace-route", false)
 	f("/predict/tips", "200", "x-millrace-version", true)
+	f("/predict/iris", "200", "x-millrace-outlier-score", true)
+	f("/predict/tips", "200", "x-millrace-outlier", false)
 	for _, status := range []string{"400", "404", "413", "422", "429", "503", "504"} {
 		f("/predict/iris", status, "/Error"+status, true)
 		f("/v2/models/iris/infer", status, "/Error"+status, true)

@@ -15,6 +15,8 @@ const (
 	headerRoute     = "x-millrace-route"
 	headerRequestID = "x-request-id"
 	headerCache     = "x-millrace-cache"
+	headerScore     = "x-millrace-outlier-score"
+	headerOutlier   = "x-millrace-outlier"
 	headerRetry     = "Retry-After"
 )
 
@@ -83,6 +85,10 @@ func components() object {
 				"or pinned where it insisted on a version.", text),
 			headerCache: header("Whether the answer came from the cache, where there is one.",
 				object{"type": "string", "enum": []any{"hit", "miss", "shared"}}),
+			headerScore: header("How unusual the rows are: the greatest score of theirs, where a "+
+				"monitor has outlier_score.", object{"type": "number"}),
+			headerOutlier: header("Whether a row is an outlier, beside the score.",
+				object{"type": "boolean"}),
 			headerRequestID: header("The id of the request, which feedback names.", text),
 			headerRetry: header("Seconds to wait before another try.",
 				object{"type": "integer"}),
@@ -182,5 +188,6 @@ func answerHeaders(kind string) []string {
 	if kind == KindModel {
 		return []string{headerVersion}
 	}
-	return []string{headerVersion, headerRoute, headerRequestID, headerCache}
+	return []string{headerVersion, headerRoute, headerRequestID, headerCache, headerScore,
+		headerOutlier}
 }

@@ -47,7 +47,7 @@ func TestNoAllocations(t *testing.T) {
 		case tensor.Bool:
 			data = "\x01\x00\x01\x00"
 		}
-		a := &Answer{Model: "m", Version: "1", Sig: sig, Outputs: []tensor.Tensor{
+		a := &Answer{Model: "m", Version: "1", Sig: sig, Scored: true, Outputs: []tensor.Tensor{
 			{Name: "y", Datatype: d, Shape: []int64{2, 2}, Data: []byte(data)}}}
 		head := fmt.Sprintf(`{"id":"1","parameters":{"priority":1,"timeout":2},`+
 			`"inputs":[{"name":"x","shape":[2,2],"datatype":"%s"`, d)

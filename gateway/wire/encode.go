@@ -16,7 +16,17 @@ type Answer struct {
 	Model, Version string
 	Sig            *tensor.Signature
 	Outputs        []tensor.Tensor // in the order of the signature
+	// How unusual its rows are: the greatest score of theirs, and whether that makes an outlier.
+	// Without Scored nobody knows.
+	Score           float64
+	Scored, Outlier bool
 }
+
+// Parameters of an answer that is scored.
+const (
+	paramScore   = "outlier_score"
+	paramOutlier = "outlier"
+)
 
 // Append appends the answer to r and returns the extended buffer, with the
 // length of its JSON part when binary tensors follow it, else -1.
@@ -36,6 +46,12 @@ func Append(dst []byte, r *Request, a *Answer, nullNaN bool) (out []byte, jsonLe
 	if len(r.ID) > 0 {
 		dst = append(dst, `,"id":`...)
 		dst = appendString(dst, r.ID)
+	}
+	if a.Scored {
+		dst = append(dst, `,"parameters":{"`+paramScore+`":`...)
+		dst = appendFloat(dst, a.Score, 64, nullNaN)
+		dst = append(dst, `,"`+paramOutlier+`":`...)
+		dst = append(strconv.AppendBool(dst, a.Outlier), '}')
 	}
 	dst = append(dst, `,"outputs":[`...)
 	e := encoder{r: r, a: a, nullNaN: nullNaN}

@@ -260,3 +260,29 @@ func TestClassify(t *testing.T) {
 		f(x, 1, sig(0))("[1]", first+":1")
 	}
 }
+
+// An answer that is scored says so after its id, also when binary tensors follow.
+func TestAppendScore(t *testing.T) {
+	a := &Answer{Model: "m", Version: "1", Sig: one(tensor.FP32, -1), Outputs: []tensor.Tensor{
+		{Name: "y", Datatype: tensor.FP32, Shape: []int64{1}, Data: layout(t, []float32{2})}}}
+	f := func(r *Request, score float64, outlier bool, want string) {
+		t.Helper()
+		a.Scored, a.Score, a.Outlier = true, score, outlier
+		out, jsonLen, err := Append([]byte("before"), r, a, false)
+		text := string(out[len("before"):])
+		if err != nil || r.BinaryOutput != (jsonLen >= 0) {
+			t.Fatalf("%s: %d, %v", text, jsonLen, err)
+		}
+		if jsonLen >= 0 {
+			text = text[:jsonLen]
+		}
+		if !json.Valid([]byte(text)) || !strings.Contains(text, want) {
+			t.Errorf("got %s, want %s in it", text, want)
+		}
+	}
+	f(&Request{}, 0.75, false,
+		`"model_version":"1","parameters":{"outlier_score":0.75,"outlier":false},"outputs":[`)
+	f(&Request{ID: []byte("7")}, 1.0/3, true,
+		`"id":"7","parameters":{"outlier_score":0.3333333333333333,"outlier":true},"outputs":[`)
+	f(&Request{BinaryOutput: true}, 125, true, `{"outlier_score":125,"outlier":true}`)
+}

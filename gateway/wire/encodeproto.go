@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"math"
+
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/millrace-ml/millrace/runtime/tensor"
@@ -15,6 +17,9 @@ func AppendProto(dst []byte, r *Request, a *Answer) ([]byte, error) {
 	if len(r.ID) > 0 {
 		dst = protowire.AppendTag(dst, respID, protowire.BytesType)
 		dst = protowire.AppendBytes(dst, r.ID)
+	}
+	if a.Scored {
+		dst = appendScore(dst, a)
 	}
 	e := encoder{r: r, a: a}
 	var err error
@@ -49,6 +54,28 @@ func AppendProto(dst []byte, r *Request, a *Answer) ([]byte, error) {
 		dst = protowire.AppendBytes(dst, t.Data)
 	})
 	return dst, nil
+}
+
+// appendScore appends the parameters of an answer that is scored.
+func appendScore(dst []byte, a *Answer) []byte {
+	// Numbers and truth values have a tag of one byte before theirs.
+	dst = appendEntry(dst, paramScore, 1+protowire.SizeFixed64())
+	dst = protowire.AppendTag(dst, paramDouble, protowire.Fixed64Type)
+	dst = protowire.AppendFixed64(dst, math.Float64bits(a.Score))
+	dst = appendEntry(dst, paramOutlier, 2)
+	dst = protowire.AppendTag(dst, paramBool, protowire.VarintType)
+	return protowire.AppendVarint(dst, protowire.EncodeBool(a.Outlier))
+}
+
+// appendEntry appends a parameter of the answer up to its value, an InferParameter of a size.
+func appendEntry(dst []byte, key string, size int) []byte {
+	dst = protowire.AppendTag(dst, respParameters, protowire.BytesType)
+	dst = protowire.AppendVarint(dst, uint64(2+protowire.SizeBytes(len(key))+
+		protowire.SizeBytes(size)))
+	dst = protowire.AppendTag(dst, 1, protowire.BytesType)
+	dst = protowire.AppendString(dst, key)
+	dst = protowire.AppendTag(dst, 2, protowire.BytesType)
+	return protowire.AppendVarint(dst, uint64(size))
 }
 
 // appendOutput appends an InferOutputTensor.

@@ -18,9 +18,9 @@ const (
 	inName, inDatatype, inShape, inParameters    = 1, 2, 3, 4
 	inContents                                   = 5
 	paramBool, paramInt, paramString             = 1, 2, 3
-	paramUint                                    = 5
-	respModel, respVersion, respID, respOutputs  = 1, 2, 3, 5
-	respRaw                                      = 6
+	paramDouble, paramUint                       = 4, 5
+	respModel, respVersion, respID               = 1, 2, 3
+	respParameters, respOutputs, respRaw         = 4, 5, 6
 	outName, outDatatype, outShape, outParameter = 1, 2, 3, 4
 )
 

@@ -397,3 +397,35 @@ func TestAppendProto(t *testing.T) {
 		t.Errorf("empty outputs: %s", got)
 	}
 }
+
+// An answer that is scored has two parameters, of which false is one too; others have none.
+func TestAppendProtoScore(t *testing.T) {
+	f := func(a Answer) {
+		t.Helper()
+		a.Model, a.Sig = "m", one(tensor.FP32, -1)
+		a.Outputs = []tensor.Tensor{{Name: "y", Datatype: tensor.FP32, Shape: []int64{1},
+			Data: layout(t, []float32{2})}}
+		out, err := AppendProto([]byte("before"), &Request{ID: []byte("7")}, &a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := &pb.ModelInferResponse{ModelName: "m", Id: "7", RawOutputContents: [][]byte{
+			a.Outputs[0].Data}, Outputs: []*pb.ModelInferResponse_InferOutputTensor{
+			{Name: "y", Datatype: "FP32", Shape: []int64{1}}}}
+		if a.Scored {
+			want.Parameters = map[string]*pb.InferParameter{
+				"outlier_score": {ParameterChoice: &pb.InferParameter_DoubleParam{
+					DoubleParam: a.Score}},
+				"outlier": {ParameterChoice: &pb.InferParameter_BoolParam{BoolParam: a.Outlier}}}
+		}
+		got := new(pb.ModelInferResponse)
+		if err := proto.Unmarshal(out[len("before"):], got); err != nil ||
+			!proto.Equal(got, want) {
+			t.Errorf("got %v, %v, want %v", got, err, want)
+		}
+	}
+	f(Answer{})
+	f(Answer{Scored: true, Score: 1.0 / 3})
+	f(Answer{Scored: true, Score: 125, Outlier: true})
+	f(Answer{Scored: true})
+}

@@ -5,7 +5,7 @@
 
 const $ = (id) => document.getElementById(id);
 const answerHeaders = ["x-millrace-version", "x-millrace-route", "x-millrace-cache",
-  "x-request-id"];
+  "x-millrace-outlier-score", "x-millrace-outlier", "x-request-id"];
 const longAnswer = 200000; // characters that are still laid out
 const longCommand = 4000;  // characters of a body that still fit a shell's line
 const drafts = new Map();  // what was typed, by method and path
