@@ -4,14 +4,13 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/millrace-ml/millrace/drift/sketch"
 	"github.com/millrace-ml/millrace/runtime/tensor"
 )
 
 // maxWidth bounds the features that one tensor is taken for. What has more, such as an
-// image, is left out.
+// image, is summed up.
 const maxWidth = 1024
 
 // Rows takes requests and answers apart into rows. The columns are, in the order of
@@ -20,61 +19,87 @@ const maxWidth = 1024
 //   - for an input with one element a row its own name, for one with more those of the
 //     signature's columns, or the name with a number: x.0, x.1;
 //   - for an output likewise, with the labels of its classes: probabilities.cat; and
-//     if it has several numbers a row the class with the greatest: probabilities.class.
+//     if it has several numbers a row the class with the greatest: probabilities.class;
+//   - for one with more than 1024 elements a row, or not always as many, what sums these
+//     up: image.mean, image.sd, image.step (the mean difference of neighbours),
+//     image.nan (the share of what is no number) and random projections of what is left
+//     without the mean, image.p0 to image.p15, all of the numbers only; for texts
+//     text.bytes, their mean length; and in front of these, where it varies, how many
+//     there are, text.size.
 //
-// Tensors of variable or great width have none. A Rows belongs to one goroutine at a
-// time.
+// Without batches all of a tensor is one row; with them one that has none is left out.
+// A Rows belongs to one goroutine at a time.
 type Rows struct {
-	parts   []part // of inputs, then of outputs
-	inputs  int
-	columns []string
-	row     []sketch.Value
+	signature *tensor.Signature
+	parts     []part // of inputs, then of outputs
+	row       []sketch.Value
 }
 
 // part is what one tensor has in a row.
 type part struct {
-	batched bool // the first dimension counts rows
-	width   int  // 0 when the tensor is left out
-	class   bool // and the class of these
+	batched bool  // the first dimension counts rows
+	width   int   // of its columns, without the class; 0 when the tensor is left out
+	class   bool  // and the class of these
+	wide    *wide // nil when columns are elements
 	labels  [][]byte
 	rest    []byte // of the tensor's data, while rows are taken apart
 }
 
 // NewRows returns what takes apart the tensors of a model with this signature.
 func NewRows(s *tensor.Signature) *Rows {
-	r := &Rows{inputs: len(s.Inputs)}
-	for i := range s.Inputs {
-		r.add(&s.Inputs[i], s.MaxBatchSize > 0, false)
-	}
-	for i := range s.Outputs {
-		r.add(&s.Outputs[i], s.MaxBatchSize > 0, true)
-	}
-	r.row = make([]sketch.Value, len(r.columns))
-	return r
+	parts, columns := takeApart(s)
+	return &Rows{s, parts, make([]sketch.Value, len(columns))}
 }
 
-func (r *Rows) add(s *tensor.Spec, batches, output bool) {
-	p := part{batched: batches && s.BatchAxis == 0}
+// takeApart returns the parts of a row, and the names of its columns.
+func takeApart(s *tensor.Signature) (parts []part, columns []string) {
+	for _, list := range [...]struct {
+		specs  []tensor.Spec
+		output bool
+	}{{s.Inputs, false}, {s.Outputs, true}} {
+		for i := range list.specs {
+			p, names := newPart(&list.specs[i], s.MaxBatchSize > 0, list.output)
+			parts, columns = append(parts, p), append(columns, names...)
+		}
+	}
+	return parts, columns
+}
+
+// newPart returns that of a tensor, and the names of its columns.
+func newPart(s *tensor.Spec, batches, output bool) (p part, columns []string) {
+	p.batched = batches && s.BatchAxis == 0
 	shape := s.Shape
 	if p.batched {
 		shape = shape[1:]
 	}
-	// Only the batch is of variable size; and all inputs of a row must be there.
-	if n, err := tensor.Elements(shape); err == nil && n > 0 && n <= maxWidth &&
-		p.batched == batches {
-		p.width = int(n)
-		p.class = output && n > 1 && s.Datatype != tensor.Bytes && s.Datatype != tensor.Bool
+	if p.batched == batches { // all inputs of a row must be there
+		columns = p.columns(s, shape)
+	}
+	p.width = len(columns)
+	p.class = output && p.wide == nil && p.width > 1 && s.Datatype != tensor.Bytes &&
+		s.Datatype != tensor.Bool
+	if p.class {
+		columns = append(columns, s.Name+".class")
 		for _, label := range s.Labels {
 			p.labels = append(p.labels, []byte(label))
 		}
 	}
-	for i := range p.width {
-		r.columns = append(r.columns, column(s, p.width, i))
+	return p, columns
+}
+
+// columns decides what there is of a tensor whose rows have this shape, and names it.
+func (p *part) columns(s *tensor.Spec, shape []int64) (all []string) {
+	n, err := tensor.Elements(shape)
+	if err == nil && n <= maxWidth {
+		for i := range int(n) {
+			all = append(all, column(s, int(n), i))
+		}
+		return all
 	}
-	if p.class {
-		r.columns = append(r.columns, s.Name+".class")
+	if p.wide = newWide(s.Datatype, shape); p.wide == nil {
+		return nil
 	}
-	r.parts = append(r.parts, p)
+	return p.wide.columns(s.Name)
 }
 
 // column names one element of a row.
@@ -91,7 +116,10 @@ func column(s *tensor.Spec, width, i int) string {
 }
 
 // Columns returns the names of a row's columns.
-func (r *Rows) Columns() []string { return slices.Clone(r.columns) }
+func (r *Rows) Columns() []string {
+	_, columns := takeApart(r.signature) // anew: they are many, and needed now and then
+	return columns
+}
 
 // Each calls f with each row of a request and its answer, whose tensors are in the order
 // of the signature. One that is not there, or does not fit, has missing values, which
@@ -100,18 +128,7 @@ func (r *Rows) Columns() []string { return slices.Clone(r.columns) }
 func (r *Rows) Each(inputs, outputs []tensor.Tensor, f func(row []sketch.Value) error) error {
 	rows := 0
 	for i := range r.parts {
-		t := r.tensor(i, inputs, outputs)
-		p := &r.parts[i]
-		p.rest = nil
-		if t == nil || p.width == 0 || t.Check() != nil {
-			continue
-		}
-		n, err := tensor.Elements(t.Shape)
-		if err != nil || n%int64(p.width) != 0 || !p.batched && n != int64(p.width) {
-			continue
-		}
-		p.rest = t.Data
-		rows = max(rows, int(n)/p.width)
+		rows = max(rows, r.parts[i].begin(r.tensor(i, inputs, outputs)))
 	}
 	for range rows {
 		next := r.row
@@ -133,8 +150,8 @@ func (r *Rows) Each(inputs, outputs []tensor.Tensor, f func(row []sketch.Value) 
 // tensor returns that of part i, nil when there is none.
 func (r *Rows) tensor(i int, inputs, outputs []tensor.Tensor) *tensor.Tensor {
 	all := inputs
-	if i >= r.inputs {
-		i, all = i-r.inputs, outputs
+	if n := len(r.signature.Inputs); i >= n {
+		i, all = i-n, outputs
 	}
 	if i >= len(all) {
 		return nil
@@ -142,8 +159,37 @@ func (r *Rows) tensor(i int, inputs, outputs []tensor.Tensor) *tensor.Tensor {
 	return &all[i]
 }
 
+// begin takes a request's tensor, nil when there is none, and returns how many rows it
+// has, 0 when it does not fit.
+func (p *part) begin(t *tensor.Tensor) (rows int) {
+	p.rest = nil
+	if p.wide != nil {
+		p.wide.rows = 0
+	}
+	if t == nil || t.Datatype == tensor.Invalid || p.width == 0 || t.Check() != nil {
+		return 0
+	}
+	n, err := tensor.Elements(t.Shape)
+	switch {
+	case err != nil:
+		return 0
+	case p.wide != nil:
+		rows = p.wide.begin(t, n, p.batched)
+	case p.batched && n%int64(p.width) == 0 || n == int64(p.width):
+		rows = int(n) / p.width
+	}
+	if rows > 0 {
+		p.rest = t.Data
+	}
+	return rows
+}
+
 // take fills in what the part has in one row, and returns what is left of it.
 func (p *part) take(d tensor.Datatype, row []sketch.Value) []sketch.Value {
+	if p.wide != nil {
+		p.rest = p.wide.take(d, p.rest, row[:p.width])
+		return row[p.width:]
+	}
 	greatest, class := math.Inf(-1), -1
 	for i := range p.width {
 		if row[i], p.rest = element(d, p.rest); row[i].Float() > greatest {

@@ -72,8 +72,9 @@ func (b *Builder) Build() (*reference.Profile, error) {
 		b.collector.Ignore(part...)
 	}
 	if len(columns) == 0 {
-		return nil, fmt.Errorf("%w: no tensor can be watched; all are redacted, of different "+
-			"sizes, or have more than 1024 numbers a row", reference.ErrColumn)
+		return nil, fmt.Errorf("%w: no tensor can be watched; all are redacted, or of different "+
+			"sizes, which the model's signature must say: --models and --model",
+			reference.ErrColumn)
 	}
 	return b.collector.Build()
 }
