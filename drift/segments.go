@@ -69,6 +69,18 @@ func (w *SegmentWindow) AddTo(whole *Window) error {
 	return nil
 }
 
+// Rows returns how many rows were counted: see [Window.Rows].
+func (w *SegmentWindow) Rows() (rows uint64, ok bool) {
+	for _, one := range w.windows {
+		n, ok := one.Rows()
+		if !ok {
+			return rows, false
+		}
+		rows += n
+	}
+	return rows, true
+}
+
 // Merge adds the rows of another window on the same profile. After an error some of
 // them may have been added: throw the window away.
 func (w *SegmentWindow) Merge(o *SegmentWindow) error {

@@ -75,6 +75,18 @@ func (w *Window) Score() float64 {
 // Feature returns the counts of the profile's feature i.
 func (w *Window) Feature(i int) *sketch.Sketch { return w.sketches[i] }
 
+// Rows returns how many rows were counted. It is not ok where the sketches do not agree on that, as
+// in a binary form that somebody has made up.
+func (w *Window) Rows() (rows uint64, ok bool) {
+	rows = w.sketches[0].Total()
+	for _, s := range w.sketches[1:] {
+		if s.Total() != rows {
+			return rows, false
+		}
+	}
+	return rows, true
+}
+
 // Merge adds the rows of another window on the same profile. After an error some of
 // them may have been added: throw the window away.
 func (w *Window) Merge(o *Window) error {

@@ -23,6 +23,7 @@ type Options struct {
 	MaxRows     int      // that are kept in memory, a sample of all; 0 is 200,000
 	Segment     string   // column whose values are also looked at one by one
 	MaxSegments int      // so many of its values, the most frequent; 0 is 10
+	Truth       Truth    // of the answers, where the file has it
 }
 
 // asText says whether a column has names, even if they look like numbers.
@@ -42,6 +43,7 @@ type Collector struct {
 	last    time.Time // of a row
 	ordered bool      // rows came in the order of their times
 	draw    *rand.Rand
+	loser   *loser // nil without a label
 }
 
 // NewCollector returns a collector of rows with these columns.
@@ -80,7 +82,11 @@ func NewCollector(names []string, o Options) (*Collector, error) {
 			c.columns[i].toTexts()
 		}
 	}
-	return c, nil
+	var err error
+	if c.loser, err = newLoser(o.Truth, names); c.loser != nil {
+		c.Ignore(o.Truth.Label)
+	}
+	return c, err
 }
 
 // Rows returns how many rows were added.
@@ -101,6 +107,9 @@ func (c *Collector) Add(at time.Time, row []sketch.Value) error {
 	}
 	place := len(c.slots)
 	c.seen++
+	if c.loser != nil {
+		c.loser.add(row)
+	}
 	c.ordered = c.ordered && !at.IsZero() && !at.Before(c.last) && place < c.options.MaxRows
 	c.last = at
 	if place < c.options.MaxRows {
@@ -121,6 +130,10 @@ func (c *Collector) Build() (*Profile, error) {
 		return nil, tooFew(uint64(len(c.slots)), 0, 1)
 	}
 	p := &Profile{Version: profileVersion, Rows: c.seen, Season: c.options.Season}
+	if c.loser != nil {
+		losses := c.loser.Losses
+		p.Losses = &losses
+	}
 	var faults []error
 	var numeric []int // places in columns of numeric inputs
 	var features []int

@@ -39,6 +39,7 @@ type Profile struct {
 	Joint    *Joint      `json:"joint,omitempty"`
 	Segments *Segments   `json:"segments,omitempty"`
 	Outliers []Threshold `json:"outliers,omitempty"` // ascending
+	Losses   *Losses     `json:"losses,omitempty"`   // of the answers, where labels were there
 	// Notes tell people what the reference is not good for.
 	Notes []string `json:"notes,omitempty"`
 }
@@ -160,6 +161,9 @@ func (p *Profile) prepare() error {
 		if err := t.check(); err != nil {
 			return err
 		}
+	}
+	if p.Losses != nil {
+		return p.Losses.check()
 	}
 	return nil
 }
