@@ -1,7 +1,6 @@
 package control
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"slices"
@@ -126,11 +125,10 @@ func (p *Plane) askHook(h *config.Hook, question notify.Event) notify.Answer {
 
 // event is what is told of a rollout.
 func (p *Plane) event(id, kind string, s *rollout.State) notify.Event {
-	return notify.Event{ID: id, Type: kind, Time: time.Now(), Data: notify.Rollout{
-		Rollout: s.ID, Endpoint: s.Endpoint, Model: s.Model, Stable: s.Stable.Version,
-		Canary: s.Canary.Version, Step: s.Step + 1, Weight: s.Weight(), Reason: s.Reason,
-		Sentence: s.Sentence(),
-	}}
+	return notify.Event{ID: id, Type: kind, Time: time.Now(), Data: notify.Data{
+		Rollout: &notify.Rollout{ID: s.ID, Stable: s.Stable.Version, Canary: s.Canary.Version,
+			Step: s.Step + 1, Weight: s.Weight()},
+		Endpoint: s.Endpoint, Model: s.Model, Reason: s.Reason, Sentence: s.Sentence()}}
 }
 
 // tell lets those know of a rollout's step who want to: hooks of its end, and chats.
@@ -148,49 +146,11 @@ func (p *Plane) tell(e *endpoint, s *rollout.State) {
 				p.spawn(func() {
 					if a := p.askHook(&h, told); !a.Allowed {
 						p.log.Warn("a hook was not told of the end of a rollout", "rollout",
-							told.Data.Rollout, "hook", h.URL, "reason", a.Reason)
+							told.Data.Rollout.ID, "hook", h.URL, "reason", a.Reason)
 					}
 				})
 			}
 		}
 	}
-	for _, n := range c.Notify {
-		address := os.Getenv(n.URLEnv)
-		to, err := p.notice(n, address)
-		if err == nil {
-			err = to.Send(p.event(id, "rollout."+string(s.Phase), s))
-		}
-		if err != nil {
-			p.log.Warn("nobody is told of a rollout", "rollout", s.ID, "kind", n.Kind, "error", err)
-		}
-	}
-}
-
-// notice returns who sends notices to an address.
-func (p *Plane) notice(n config.Notice, address string) (*notify.Notice, error) {
-	if address == "" {
-		return nil, fmt.Errorf("the environment variable %s has no address", n.URLEnv)
-	}
-	if to := p.notices[address]; to != nil {
-		return to, nil
-	}
-	r := notify.DefaultReceiver()
-	r.Name, r.Format, r.Fetch.Origin = n.URLEnv, notify.Format(n.Kind), address
-	r.Fetch.Allow = hostOf(address)
-	to, err := notify.NewNotice(r, p.log)
-	if err == nil {
-		p.notices[address] = to
-	}
-	return to, err
-}
-
-// closeNotices sends what waits, for a few seconds.
-func (p *Plane) closeNotices() {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-	defer cancel()
-	for _, n := range p.notices {
-		if err := n.Close(ctx); err != nil {
-			p.log.Warn("a notice was not sent", "error", err)
-		}
-	}
+	p.inform(c.Notify, p.event(id, "rollout."+string(s.Phase), s))
 }

@@ -84,8 +84,8 @@ func newHistogram(monitor string, m config.Metric) prometheus.Histogram {
 	return v.WithLabelValues(monitor, m.Name).(prometheus.Histogram)
 }
 
-// maxExample bounds the elements of a tensor in an example; what has more is in no row.
-const maxExample = 1 << 16
+// maxExample bounds the elements of a tensor in an example; of what has more no kinds are known.
+const maxExample = 1 << 22
 
 // exampleRow returns a row of zeros and empty texts, whose values are of the kinds that the rows
 // of a model have.

@@ -123,6 +123,7 @@ func (p *Plane) Collect(to chan<- prometheus.Metric) {
 	p.collectMonitors(send)
 	p.collectMeasures(send, to)
 	p.collectTriggers(send)
+	p.collectNotices(send)
 }
 
 // sender gives one number.

@@ -13,10 +13,13 @@ import (
 	"time"
 
 	"github.com/millrace-ml/millrace/control/alert"
+	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/control/experiment"
 	"github.com/millrace-ml/millrace/control/monitor"
+	"github.com/millrace-ml/millrace/control/notify"
 	"github.com/millrace-ml/millrace/control/store"
 	"github.com/millrace-ml/millrace/control/trigger"
+	"github.com/millrace-ml/millrace/drift"
 )
 
 // KindAlarm is the kind of the records of alarms. Their names are MONITOR/NUMBER.
@@ -46,17 +49,18 @@ func (p *Plane) settle(m *monitored, next MonitorStatus, by store.Author, now ti
 	}
 	txn := store.Txn{By: by, Put: []store.Resource{m.with(next)}}
 	event := ""
+	var a monitor.Alarm
 	record := p.view.alarms[next.Alarm]
 	switch {
 	case raised:
-		a := next.Record(m.Name)
+		a = next.Record(m.Name)
 		txn.Put = append(txn.Put, store.Resource{Owner: OwnerAPI, Status: encode(a),
 			Key: store.Key{Kind: KindAlarm, Name: next.Alarm}})
 		txn.Put = append(txn.Put, p.started(p.alarmed(&next, m.Name), now)...)
 		txn.Delete = p.view.alarmsOf(m.Name, next.Alarms)
 		event = fmt.Sprintf("%s alarm %s: %s", a.Kind, next.Alarm, next.Reason)
 	case was.Firing() && next.State != was && record != nil:
-		a := record.status.Follow(&next.Status, by.Who)
+		a = record.status.Follow(&next.Status, by.Who)
 		txn.Put = append(txn.Put, record.with(a))
 		event = fmt.Sprintf("%s alarm %s is acknowledged by %s", a.Kind, next.Alarm, a.By)
 		if !next.State.Firing() {
@@ -75,7 +79,59 @@ func (p *Plane) settle(m *monitored, next MonitorStatus, by store.Author, now ti
 		p.log.Info("monitor", "monitor", m.Name, "endpoint", next.Endpoint, "from", string(was),
 			"to", string(next.State), "reason", next.Reason)
 	}
+	if event != "" {
+		p.inform(m.spec.Notify, happened(next.Alarm, &a, event, now))
+	}
 	return nil
+}
+
+// happened is what is told of an alarm. Its id is of this alarm and its state alone.
+func happened(name string, a *monitor.Alarm, event string, now time.Time) notify.Event {
+	kind := notify.AlarmRaised
+	switch {
+	case !a.Resolved.IsZero():
+		kind = notify.AlarmResolved
+	case !a.Acknowledged.IsZero():
+		kind = notify.AlarmAcknowledged
+	}
+	return notify.Event{ID: alarmID(name, a) + "/" + kind, Type: kind, Time: now,
+		Data: notify.Data{
+			Alarm: &notify.Alarm{ID: name, Monitor: a.Monitor, Version: a.Version,
+				Kind: string(a.Kind), Features: drifted(&a.Reading), Began: a.Began,
+				Raised: a.Raised, By: a.By, Resolution: a.Resolution},
+			Endpoint: a.Endpoint, Model: a.Model, Reason: a.Reason,
+			Sentence: fmt.Sprintf("endpoint %s: %s", a.Endpoint, event)}}
+}
+
+// alarmID tells an alarm from all others, also from one of a monitor that was taken away and had
+// the same name.
+func alarmID(name string, a *monitor.Alarm) string {
+	return "alarm/" + name + "/" + a.Raised.UTC().Format("20060102T150405.000")
+}
+
+// drifted lists the features that are known to have drifted, those of the segments that have too.
+func drifted(r *monitor.Reading) []string {
+	names := []string{}
+	add := func(name string) {
+		if name != drift.Joint && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	for _, f := range r.Features {
+		if f.Named {
+			add(f.Name)
+		}
+	}
+	if r.Segments != nil {
+		for _, s := range r.Segments.List {
+			if s.Named {
+				for _, name := range s.Features {
+					add(name)
+				}
+			}
+		}
+	}
+	return names
 }
 
 // closing is the context of what is stored also while the plane closes.
@@ -133,7 +189,7 @@ func (p *Plane) alert() {
 // teller tells Alertmanager and MLflow of alarms. It belongs to one goroutine.
 type teller struct {
 	plane   *Plane
-	clients map[string]*alert.Client // by address
+	clients map[string]*alert.Client // by their settings
 	next    map[string]retry         // of alarms
 }
 
@@ -149,8 +205,8 @@ func (t *teller) close() {
 
 // untold is an alarm of which others are to know more, outside of the lock.
 type untold struct {
-	name    string
-	address string // of Alertmanager; empty for none
+	name string
+	to   *config.Alertmanager // nil for none
 	monitor.Alarm
 }
 
@@ -189,8 +245,8 @@ func (p *Plane) untold(now time.Time) []untold {
 	var list []untold
 	for _, r := range sorted(p.view.alarms) {
 		a := untold{name: r.Name, Alarm: r.status}
-		if m := p.view.monitors[a.Monitor]; m != nil && m.spec.Alertmanager != nil {
-			a.address = m.spec.Alertmanager.URL
+		if m := p.view.monitors[a.Monitor]; m != nil {
+			a.to = m.spec.Alertmanager
 		}
 		if a.Resolved.IsZero() || a.Logged != loggedResolved || a.endsUntold(now) {
 			list = append(list, a)
@@ -202,7 +258,7 @@ func (p *Plane) untold(now time.Time) []untold {
 // endsUntold says whether Alertmanager is to learn that the alarm is over. It may know of the alarm
 // also where that is not written down, but not for longer than an alert lasts.
 func (a *untold) endsUntold(now time.Time) bool {
-	return a.address != "" && a.Ended.IsZero() && !a.Resolved.IsZero() &&
+	return a.to != nil && a.Ended.IsZero() && !a.Resolved.IsZero() &&
 		(!a.Alerted.IsZero() || now.Sub(a.Resolved) < alert.Lasting)
 }
 
@@ -227,16 +283,12 @@ func (p *Plane) told(a *untold) {
 // tell tells Alertmanager, if there is one.
 func (t *teller) tell(ctx context.Context, a *untold, now time.Time) error {
 	over := !a.Resolved.IsZero()
-	if a.address == "" || over && !a.endsUntold(now) {
+	if a.to == nil || over && !a.endsUntold(now) {
 		return nil
 	}
-	c := t.clients[a.address]
-	if c == nil {
-		var err error
-		if c, err = alert.New(a.address); err != nil {
-			return err
-		}
-		t.clients[a.address] = c
+	c, err := t.client(a.to)
+	if err != nil {
+		return err
 	}
 	one := alertOf(a, t.plane.cfg.Admin)
 	one.EndsAt = now.Add(alert.Lasting)
@@ -252,6 +304,19 @@ func (t *teller) tell(ctx context.Context, a *untold, now time.Time) error {
 		a.Alerted = now
 	}
 	return nil
+}
+
+// client returns who tells an Alertmanager.
+func (t *teller) client(to *config.Alertmanager) (*alert.Client, error) {
+	key := string(encode(to))
+	if c := t.clients[key]; c != nil {
+		return c, nil
+	}
+	c, err := alert.New(to.Members(), t.plane.log)
+	if err == nil {
+		t.clients[key] = c
+	}
+	return c, err
 }
 
 // alerts are the names of alerts, and what their summaries begin with.
@@ -320,7 +385,7 @@ func (p *Plane) outboxFor(model string) (*experiment.Outbox, string, error) {
 // alarmRun is an alarm as a run of MLflow.
 func alarmRun(a *untold) experiment.Record {
 	r := experiment.Record{
-		ID:   "alarm/" + a.name + "/" + a.Raised.UTC().Format("20060102T150405.000"),
+		ID:   alarmID(a.name, &a.Alarm),
 		Name: fmt.Sprintf("%s alarm %s", a.Kind, a.name), Status: experiment.Running,
 		Start: a.Raised,
 		Params: map[string]string{"monitor": a.Monitor, "endpoint": a.Endpoint, "model": a.Model,

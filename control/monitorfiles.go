@@ -29,21 +29,26 @@ type keptMonitor struct {
 	Key     string          `json:"key"`
 	Skipped uint64          `json:"skipped"`
 	Monitor json.RawMessage `json:"monitor"`
+	// Replicas say which of their counts are in it, so that those are not counted again.
+	Replicas []monitor.Replica `json:"replicas,omitempty"`
 }
 
 func (p *Plane) monitorFile(name string) string {
 	return filepath.Join(p.cfg.Data, monitorDir, name+".json")
 }
 
-// keepLearned writes what a monitor has learned.
+// keepLearned writes what a monitor has learned. One that only counts has learned nothing.
 func (p *Plane) keepLearned(w *watch) {
+	if w.spec.Judge != "" {
+		return
+	}
 	w.mu.Lock()
 	var text []byte
 	var err error
 	if w.monitor != nil && !w.monitor.Learning() {
 		text, err = json.Marshal(w.monitor)
 	}
-	k := keptMonitor{w.key, w.skipped, text}
+	k := keptMonitor{w.key, w.skipped, text, w.judged}
 	w.mu.Unlock()
 	if err == nil && text == nil {
 		return
@@ -104,6 +109,7 @@ func (p *Plane) opened(w *watch, m *monitor.Monitor, about string, fault error) 
 		w.monitor, w.about, w.last = m, about, m.Last()
 		if kept != nil {
 			w.skipped += kept.Skipped
+			w.remember(kept.Replicas)
 		}
 		w.mu.Unlock()
 	}
@@ -224,6 +230,9 @@ func readReference(path string, w *watch, sig *tensor.Signature) (*reference.Pro
 	r := &w.spec.Reference
 	o := reference.Options{Season: reference.Season(r.Season), TimeColumn: r.TimeColumn,
 		Categorical: w.spec.Categorical, Ignored: w.spec.Ignore, Segment: w.spec.Segment}
+	if f := w.spec.Performance; f != nil && f.Label != "" {
+		o.Truth = reference.Truth{Label: f.Label, Output: f.Output, Scale: f.Scale}
+	}
 	p, err := readTable(path, o)
 	if err != nil || filepath.Ext(path) == ".json" {
 		return p, err

@@ -1,9 +1,14 @@
 package control
 
+import "github.com/millrace-ml/millrace/control/monitor"
+
 var (
 	metricMonitor = define("millrace_monitor_state",
-		"1 for the state of a monitor: `learning`, `ok`, `suspected`, `alarm`, `acknowledged`, "+
-			"`resolved` or `error`.", "monitor", "endpoint", "state")
+		"1 for the state of a monitor: `learning`, `counting`, `ok`, `suspected`, `alarm`, "+
+			"`acknowledged`, `resolved` or `error`.", "monitor", "endpoint", "state")
+	metricMonitorAlarm = define("millrace_monitor_alarm",
+		"1 for each kind of the alarm that is on: `drift`, `performance`, `outliers` or `segment`.",
+		"monitor", "endpoint", "kind")
 	metricMonitorEvidence = define("millrace_monitor_evidence",
 		"Evidence of the kind that is nearest to an alarm, after the last tick.", "monitor")
 	metricMonitorThreshold = define("millrace_monitor_threshold",
@@ -11,6 +16,11 @@ var (
 	metricMonitorFeature = define("millrace_monitor_feature_evidence",
 		"Evidence of the features that stand out most, a few of each monitor.", "monitor",
 		"feature")
+	metricMonitorDistance = define("millrace_monitor_feature_distance",
+		"How far the rows of these features are from the reference, for people: `psi` and what it "+
+			"exceeds in one of 20 cases without drift, `psi_noise`, `jensen_shannon`, and of "+
+			"numbers `kolmogorov_smirnov` and `wasserstein`. Rows are those of the last tick, or "+
+			"since the evidence has grown.", "monitor", "feature", "measure")
 	metricMonitorAlarms = define("millrace_monitor_alarms_total",
 		"Alarms that a monitor has raised.", "monitor")
 	metricMonitorRows = define("millrace_monitor_rows_total",
@@ -35,6 +45,14 @@ var (
 	metricMonitorSegment = define("millrace_monitor_segment_evidence",
 		"Evidence of drift among the rows of a segment, empty for all that have none.", "monitor",
 		"segment")
+	metricMonitorWindows = define("millrace_monitor_windows_total",
+		"Ticks whose counts were for a judge: it has taken them, `sent`, it has other settings or "+
+			"another version, `refused`, or was not reached for an hour or so, `dropped`.",
+		"monitor", "result")
+	metricMonitorReplicas = define("millrace_monitor_replicas",
+		"Replicas that have sent counts to a monitor in the last five ticks.", "monitor")
+	metricMonitorReplicaRows = define("millrace_monitor_replica_rows_total",
+		"Rows that a monitor has taken from replicas since the process began.", "monitor")
 )
 
 func (p *Plane) collectMonitors(send sender) {
@@ -44,13 +62,21 @@ func (p *Plane) collectMonitors(send sender) {
 		if w := p.watches[m.Name]; w != nil {
 			w.mu.Lock()
 			last, skipped = w.last, w.skipped
+			w.collectReplicas(send)
 			w.mu.Unlock()
 		}
 		if s.State != "" {
 			send(metricMonitor, 1, m.Name, m.spec.Endpoint, string(s.State))
 		}
-		send(metricMonitorEvidence, last.Evidence, m.Name)
-		send(metricMonitorThreshold, s.Threshold, m.Name)
+		if s.State.Firing() {
+			for _, kind := range s.Kinds {
+				send(metricMonitorAlarm, 1, m.Name, m.spec.Endpoint, string(kind))
+			}
+		}
+		if s.State != monitor.StateCounting {
+			send(metricMonitorEvidence, last.Evidence, m.Name)
+			send(metricMonitorThreshold, s.Threshold, m.Name)
+		}
 		send(metricMonitorAlarms, float64(s.Alarms), m.Name)
 		send(metricMonitorRows, float64(last.Total), m.Name)
 		send(metricMonitorSkipped, float64(skipped), m.Name)
@@ -79,6 +105,9 @@ func (p *Plane) collectMonitors(send sender) {
 		}
 		for _, f := range last.Features {
 			send(metricMonitorFeature, f.Evidence, m.Name, f.Name)
+			f.Each(func(measure string, x float64) {
+				send(metricMonitorDistance, x, m.Name, f.Name, measure)
+			})
 		}
 	}
 }

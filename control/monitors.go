@@ -15,6 +15,7 @@ import (
 	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/control/monitor"
 	"github.com/millrace-ml/millrace/control/store"
+	"github.com/millrace-ml/millrace/gateway/route"
 	"github.com/millrace-ml/millrace/runtime/model"
 )
 
@@ -46,12 +47,19 @@ type watch struct {
 
 	open  bool      // or being opened. Guarded by Plane.mu.
 	again time.Time // when to open it again after a fault. Guarded by Plane.mu.
+	// Of the endpoint's answers; nil where there is none yet. Guarded by Plane.mu.
+	scorer *route.Scorer
 
 	mu      sync.Mutex
 	monitor *monitor.Monitor // nil until it is open. Guarded by mu, as all below.
 	about   string           // the reference, for people
 	skipped uint64           // rows of other versions
 	last    monitor.Reading  // for metrics
+	sending sending          // where another server judges
+
+	heard  map[string]*monitor.Replica // by ID; whose counts are judged here
+	judged []monitor.Replica           // as they were at the last tick
+	taken  uint64                      // rows of them
 
 	measures *measures // nil where there are none, or they are not compiled yet
 }
@@ -128,6 +136,7 @@ func (p *Plane) tickAll(now time.Time) {
 	var due []*watch
 	if p.store != nil {
 		p.arrange(now)
+		p.arrangeScores()
 		for _, w := range p.watches {
 			if w.open && w.isDue(now) {
 				due = append(due, w)
@@ -267,6 +276,10 @@ var monitorAuthor = store.Author{Who: "monitor", From: store.Self}
 
 // tick has a monitor judge the rows since its last tick, and stores what that changes.
 func (p *Plane) tick(w *watch, now time.Time) {
+	if w.spec.Judge != "" {
+		p.count(w, now)
+		return
+	}
 	w.mu.Lock()
 	if w.monitor == nil {
 		w.mu.Unlock()
@@ -278,9 +291,11 @@ func (p *Plane) tick(w *watch, now time.Time) {
 		w.monitor = nil // to learn anew
 	}
 	w.last = r
-	skipped, about := w.skipped, w.about
+	w.forgetReplicas(now)
+	s := aside{skipped: w.skipped, about: w.about, err: err,
+		replicas: w.judged[:min(len(w.judged), shownReplicas)]}
 	w.mu.Unlock()
-	restart, over := p.judge(w, r, aside{skipped, about, err}, now)
+	restart, over := p.judge(w, r, s, now)
 	if over {
 		return
 	}
@@ -298,9 +313,13 @@ func (p *Plane) tick(w *watch, now time.Time) {
 
 // aside is what a tick leaves beside its reading.
 type aside struct {
-	skipped uint64
-	about   string
-	err     error
+	skipped  uint64
+	about    string
+	err      error
+	replicas []monitor.Replica
+	// Where another server judges: when it was told last, and why the state is what it is.
+	sent time.Time
+	why  string
 }
 
 // judge says whether the evidence is to begin anew, once it is stored what it was enough for, or
@@ -313,13 +332,17 @@ func (p *Plane) judge(w *watch, r monitor.Reading, s aside, now time.Time) (rest
 		return false, true
 	}
 	next := m.status
-	if s.err != nil {
+	switch {
+	case s.err != nil:
 		w.open, w.again = false, now.Add(reopenInterval)
 		next.Status = next.Fail(now, s.err.Error())
-	} else {
+	case w.spec.Judge != "":
+		next.Status = next.Count(r, s.why)
+	default:
 		next.Status, restart = next.Next(w.cfg, r)
 	}
 	next.Skipped, next.Reference = s.skipped, s.about
+	next.Sent, next.Replicas = s.sent, s.replicas
 	since := now.Sub(w.saved)
 	if next.State == m.status.State && since >= 0 && since < p.saveInterval() {
 		return restart, s.err != nil
@@ -350,7 +373,7 @@ func (p *Plane) saveMonitors(now time.Time) {
 		}
 		next := m.status
 		w.mu.Lock()
-		next.Last, next.Skipped = w.last, w.skipped
+		next.Last, next.Skipped, next.Sent = w.last, w.skipped, w.sending.sent
 		w.mu.Unlock()
 		if err := p.keepMonitor(m, next.Status, now); err != nil {
 			p.log.Warn("the status of a monitor is not stored", "monitor", w.name, "error", err)

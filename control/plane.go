@@ -21,7 +21,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -34,7 +33,6 @@ import (
 
 	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/control/experiment"
-	"github.com/millrace-ml/millrace/control/notify"
 	"github.com/millrace-ml/millrace/control/rollout"
 	"github.com/millrace-ml/millrace/control/store"
 	"github.com/millrace-ml/millrace/control/syncer"
@@ -88,6 +86,9 @@ type Config struct {
 	// Written returns how many samples of an endpoint's requests were written to files since the
 	// process began; nil: none ever are.
 	Written func(endpoint string) int
+	// Scorers takes over who scores the answers of endpoints, by their names, in the place of all
+	// those before; it does not change the map. nil: none are scored.
+	Scorers func(map[string]*route.Scorer)
 
 	manual bool              // a test looks and acts in the place of the loops
 	step   func(what string) // a test wants to know what is about to be done, or just was
@@ -108,16 +109,16 @@ type Plane struct {
 	syncer     *syncer.Syncer
 	view       view
 	published  published
-	configured bool                          // the gateway has the settings of models as they are
-	behind     bool                          // what is published is not what follows from view
-	untidy     bool                          // models may have left that are still here
-	faults     map[string]time.Time          // when it was last said that something cannot be done
-	runs       map[string]*run               // of rollouts under way, by name
-	tests      map[string]*tested            // under way, by name
-	followers  map[string]*follow            // of sources, by name
-	ended      map[string]<-chan struct{}    // closed when the last follower has ended, by source
-	syncing    map[string]bool               // models that a source is asked for
-	notices    map[string]*notify.Notice     // by address
+	configured bool                       // the gateway has the settings of models as they are
+	behind     bool                       // what is published is not what follows from view
+	untidy     bool                       // models may have left that are still here
+	faults     map[string]time.Time       // when it was last said that something cannot be done
+	runs       map[string]*run            // of rollouts under way, by name
+	tests      map[string]*tested         // under way, by name
+	followers  map[string]*follow         // of sources, by name
+	ended      map[string]<-chan struct{} // closed when the last follower has ended, by source
+	syncing    map[string]bool            // models that a source is asked for
+	notices    map[address]*notices
 	outboxes   map[string]*experiment.Outbox // by folder
 	drivers    map[string]*driver            // of runs of triggers that have not ended, by ID
 	pipelines  map[string]*opened            // by trigger
@@ -126,6 +127,7 @@ type Plane struct {
 	fresh      map[string]*fresh             // of triggers that wait for data, by name
 	watches    map[string]*watch             // of monitors, by name
 	opening    bool                          // of watches, in the background
+	scorers    map[string]*route.Scorer      // that the gateway has, by endpoint
 
 	watching atomic.Pointer[map[string][]*watch] // by endpoint
 
@@ -149,7 +151,7 @@ func Open(cfg Config, gw Gateway, models *model.Repository, file *config.Config)
 		faults: make(map[string]time.Time), runs: make(map[string]*run),
 		tests:     make(map[string]*tested),
 		followers: make(map[string]*follow), ended: make(map[string]<-chan struct{}),
-		syncing: make(map[string]bool), notices: make(map[string]*notify.Notice),
+		syncing: make(map[string]bool), notices: make(map[address]*notices),
 		outboxes: make(map[string]*experiment.Outbox), watches: make(map[string]*watch),
 		drivers: make(map[string]*driver), pipelines: make(map[string]*opened),
 		ends: make(map[ending]float64), fresh: make(map[string]*fresh)}
@@ -415,16 +417,4 @@ func (p *Plane) Close() error {
 		faults = append(faults, p.store.Close())
 	}
 	return errors.Join(faults...)
-}
-
-// Backup writes a copy of the store as it is at one moment.
-func (p *Plane) Backup(ctx context.Context, w io.Writer) error {
-	p.mu.Lock()
-	err := p.ensure(ctx)
-	kept := p.store
-	p.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	return kept.Backup(ctx, w)
 }

@@ -82,7 +82,7 @@ func (b broken) Start(context.Context, trigger.Run) (trigger.Status, error) {
 }
 
 // Status says why it cannot.
-func (b broken) Status(context.Context, string) (trigger.Status, error) {
+func (b broken) Status(context.Context, trigger.Run) (trigger.Status, error) {
 	return trigger.Status{}, b.fault()
 }
 

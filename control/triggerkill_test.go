@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -26,7 +27,13 @@ func (b *bench) drill(spec string) trigger.Run {
 	b.t.Helper()
 	b.put("Trigger", "train", spec)
 	b.alert("01", "")
-	b.finish()
+	b.eventually("its run has ended", func() bool {
+		b.now = later(b.now, time.Now()).Add(10 * time.Second) // it may have to be looked for
+		b.turnAll()
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return len(b.drivers) == 0
+	})
 	runs := b.runsOf("train")
 	if len(runs) != 1 {
 		b.t.Fatalf("there are %d runs", len(runs))
@@ -93,11 +100,15 @@ func TestTriggerKilled(t *testing.T) {
 		out := filepath.Join(t.TempDir(), "out")
 		return commandTrigger(out, says, on), func() int { return len(leftBy(t, out)) }
 	}, once)
-	f("gitea", func() (string, func() int) {
-		g := serveGitea(t)
-		return fmt.Sprintf(`{"gitea": {"uri": %q, "repository": "ml/train", "file": "train.yml",
-			"ref": "main"}, "poll": "1ms"%s}`, g.URL, on), g.began
-	}, func(run trigger.Run, began int) string {
+	gitea := func(more string) func() (string, func() int) {
+		return func() (string, func() int) {
+			g := serveGitea(t)
+			return fmt.Sprintf(`{"gitea": {"uri": %q, "repository": "ml/train", "file": "train.yml",
+				"ref": "main"%s}, "poll": "1ms"%s}`, g.URL, more, on), g.began
+		}
+	}
+	f("gitea with run_name", gitea(`, "run_name": true`), once)
+	f("gitea", gitea(""), func(run trigger.Run, began int) string {
 		switch {
 		case began > 1:
 			return "several runs"
@@ -112,6 +123,7 @@ func TestTriggerKilled(t *testing.T) {
 type gitea struct {
 	*httptest.Server
 	starts atomic.Int64
+	title  atomic.Value // of the last one
 }
 
 func (g *gitea) began() int { return int(g.starts.Load()) }
@@ -119,11 +131,22 @@ func (g *gitea) began() int { return int(g.starts.Load()) }
 func serveGitea(t *testing.T) *gitea {
 	g := new(gitea)
 	g.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost {
+		switch id := filepath.Base(r.URL.Path); {
+		case r.Method == http.MethodPost:
+			var body struct{ Inputs map[string]string }
+			if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+				t.Error(err)
+			}
+			g.title.Store(body.Inputs[trigger.RunKey])
 			fmt.Fprintf(w, `{"workflow_run_id": %d}`, g.starts.Add(1))
-			return
+		case id == "runs" && g.began() > 0:
+			fmt.Fprintf(w, `{"workflow_runs": [{"id": %d, "display_title": "train %s"}]}`,
+				g.began(), g.title.Load())
+		case id == "runs":
+			fmt.Fprint(w, `{"workflow_runs": []}`)
+		default:
+			fmt.Fprintf(w, `{"id": %s, "status": "success"}`, id)
 		}
-		fmt.Fprintf(w, `{"id": %s, "status": "success"}`, filepath.Base(r.URL.Path))
 	}))
 	t.Cleanup(g.Close)
 	return g

@@ -23,7 +23,7 @@ const KindRun = "Run"
 // TriggerStatus is what the control plane knows of a trigger, beside its runs.
 type TriggerStatus struct {
 	Stopped *Stopped `json:"stopped,omitempty"` // by a command; nil: it was not
-	// Halted says why nothing but a person starts it any more; empty when that is not so.
+	// Halted says why nothing but a person starts it; empty when that is not so.
 	Halted    string        `json:"halted,omitempty"`
 	Schedule  string        `json:"schedule,omitempty"` // that Scheduled is of
 	Scheduled time.Time     `json:"scheduled,omitzero"` // the last of its times that is over
@@ -54,6 +54,12 @@ const (
 	onAlarm   = "alarm"
 	onRollout = "rollout"
 	onAlert   = "alert"
+)
+
+// What the IDs of events begin with, before the name of the alarm or of the rollout.
+const (
+	EventAlarm   = "alarm/"
+	EventRollout = "rollout/"
 )
 
 // concerns says whether a trigger waits for an occasion.
@@ -199,7 +205,7 @@ func (p *Plane) rolledBack(e *endpoint, s *rollout.State) occasion {
 	about := p.contextOf(e.Name)
 	about.Version, about.Evidence = s.Canary.Version, string(evidence)
 	return occasion{on: onRollout, name: e.Name, event: trigger.Event{
-		ID:     "rollout/" + s.ID + "/" + s.Began.UTC().Format(time.RFC3339Nano),
+		ID:     EventRollout + s.ID + "/" + s.Began.UTC().Format(time.RFC3339Nano),
 		Reason: s.Sentence(), Context: about}}
 }
 

@@ -408,42 +408,6 @@ func TestSchedule(t *testing.T) {
 	f(time.Hour, "25T03:00:00Z 28T02:02:01Z 28T03:00:00Z 28T04:02:01Z")
 }
 
-// TestData starts when enough was written, also over a restart.
-func TestData(t *testing.T) {
-	b := open(t)
-	b.now = time.Now()
-	written := 1000 // before the trigger was there
-	b.cfg.Written = func(endpoint string) int {
-		if endpoint != "e" {
-			t.Errorf("%s is asked for", endpoint)
-		}
-		return written
-	}
-	b.restart()
-	b.aliases("1", "1")
-	b.put("Endpoint", "e", fixed("1"), "Trigger", "train", commandTrigger("/dev/null", says,
-		`, "cooldown": "0s", "on": {"data": {"endpoint": "e", "rows": 100}}`))
-	f := func(rows int, want string) {
-		t.Helper()
-		written += rows
-		b.look(time.Second)
-		b.finish()
-		b.stand("train", want)
-	}
-	f(0, "")
-	f(60, "")
-	b.restart()
-	written = 0
-	f(0, "")
-	f(39, "")
-	f(1, "succeeded")
-	f(99, "succeeded")
-	f(1000, "succeeded succeeded")
-	if run := b.runsOf("train")[0]; run.Context.Endpoint != "e" || run.Context.Version != "1" {
-		t.Errorf("%+v", run)
-	}
-}
-
 // TestTriggerOnRollout starts in the transaction that ends a rollout badly.
 func TestTriggerOnRollout(t *testing.T) {
 	b := open(t)

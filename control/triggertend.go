@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -50,7 +51,7 @@ func (p *Plane) tend(t *triggerItem, history []trigger.Run, now time.Time) error
 	} else if again, ok := p.decidedAnew(t, history, now); ok {
 		txn.Put = append(txn.Put, again)
 	}
-	status.Halted = t.spec.Spec().Halted(history)
+	status.Halted = cmp.Or(p.untapped(t), t.spec.Spec().Halted(history))
 	save = save || status.Halted != t.status.Halted || status.Schedule != t.status.Schedule ||
 		!status.Scheduled.Equal(t.status.Scheduled)
 	if save {
@@ -127,6 +128,17 @@ const rowsInterval = time.Minute
 
 func (f *fresh) keep(now time.Time) { f.kept, f.saved = f.seen, now }
 
+// untapped says that a trigger waits for data of which no tap keeps files, as when the settings
+// file has lost the tap since. While the settings are faulty that is not known.
+func (p *Plane) untapped(t *triggerItem) string {
+	on := t.spec.On.Data
+	if on == nil || p.file == nil || p.samplesOf(on.Endpoint) != "" {
+		return ""
+	}
+	return fmt.Sprintf("no tap keeps files of %s, so that its rows are not counted; add one with "+
+		"files to taps in the settings file", on.Endpoint)
+}
+
 // countRows adds to a status what was written since, and says whether that is to be stored.
 func (p *Plane) countRows(t *triggerItem, status *TriggerStatus, now time.Time) (save bool) {
 	on := t.spec.On.Data
@@ -189,7 +201,7 @@ func (p *Plane) decidedAnew(
 	if last.State != trigger.Suppressed || last.Due.IsZero() || now.Before(last.Due) {
 		return store.Resource{}, false
 	}
-	if a := p.view.alarms[strings.TrimPrefix(last.Event, onAlarm+"/")]; a != nil &&
+	if a := p.view.alarms[strings.TrimPrefix(last.Event, EventAlarm)]; a != nil &&
 		!a.status.Resolved.IsZero() {
 		return store.Resource{}, false
 	}

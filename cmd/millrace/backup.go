@@ -9,31 +9,26 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/millrace-ml/millrace/cmd/millrace/apiclient"
+	"github.com/millrace-ml/millrace/control"
 	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/control/store"
 )
-
-// controlFile is the store of the control plane in the data folder.
-const controlFile = "control.db"
 
 func newBackup() *cobra.Command {
 	var f adminFlags
 	cmd := &cobra.Command{
 		Use:   "backup FILE",
-		Short: "Copy what a running control plane knows into a file; - is standard output",
+		Short: "Copy what a running control plane knows into a ZIP file; - is standard output",
 		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
+		RunE: f.ask(func(cmd *cobra.Command, c *apiclient.Client, args []string) error {
 			if args[0] == "-" {
 				return c.Backup(cmd.Context(), cmd.OutOrStdout())
 			}
 			return replaceFile(args[0], func(file *os.File) error {
 				return c.Backup(cmd.Context(), file)
 			})
-		},
+		}),
 	}
 	f.register(cmd)
 	return cmd
@@ -65,16 +60,12 @@ func newRestore() *cobra.Command {
 			"is in its place the old one stays.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := os.MkdirAll(data, 0o755); err != nil {
-				return fmt.Errorf("cannot make the data folder: %w", err)
-			}
-			path := filepath.Join(data, controlFile)
 			by := store.Author{Who: cmp.Or(userName(), "restore"), From: args[0]}
-			if err := store.Restore(args[0], path, by); err != nil {
+			if err := control.Restore(args[0], data, by); err != nil {
 				return err
 			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is restored; start the server with it\n",
-				path)
+				data)
 			return err
 		},
 	}

@@ -49,6 +49,19 @@ func (f *adminFlags) client() (*apiclient.Client, error) {
 	return apiclient.New(f.address, userName())
 }
 
+// ask is what a command runs that asks the control plane something.
+func (f *adminFlags) ask(
+	do func(cmd *cobra.Command, c *apiclient.Client, args []string) error,
+) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		c, err := f.client()
+		if err != nil {
+			return err
+		}
+		return do(cmd, c, args)
+	}
+}
+
 // of returns a client, and the plural of the kind of resource that somebody wrote.
 func (f *adminFlags) of(kind string) (c *apiclient.Client, plural string, err error) {
 	if c, err = f.client(); err == nil {

@@ -241,7 +241,7 @@ func TestBackupRestore(t *testing.T) {
 	admin(t, p.URL, "backup", kept).want(t, "")
 	millrace(t, "restore", kept, "--data", data).want(t, 0, "is restored")
 	cfg := store.DefaultConfig()
-	cfg.Path = filepath.Join(data, controlFile)
+	cfg.Path = filepath.Join(data, "control.db")
 	b, err := store.Open(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/millrace-ml/millrace/control/monitor"
 )
 
 var (
@@ -84,5 +86,79 @@ func TestRulesAndDashboard(t *testing.T) {
 		}
 		expressions(file, v)
 	}
+	for _, name := range []string{"millrace_monitor_error_rate",
+		"millrace_monitor_error_rate_limit", "millrace_monitor_estimated_accuracy",
+		"millrace_monitor_outliers_total", "millrace_monitor_alarm", "millrace_custom",
+		"millrace_custom_values_bucket"} {
+		if !used[name] {
+			t.Errorf("neither the rules nor the dashboard show %s", name)
+		}
+	}
 	t.Logf("used are %v", slices.Sorted(maps.Keys(used)))
+}
+
+// Each kind of alarm is an alert of one rule, and rules ask for states that there are.
+func TestRulesOfMonitors(t *testing.T) {
+	var file struct {
+		Groups []struct {
+			Rules []struct{ Alert, Expr string }
+		}
+	}
+	text, err := os.ReadFile("../../configs/prometheus/millrace.rules.yaml")
+	if err == nil {
+		err = yaml.Unmarshal(text, &file)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	matcher := regexp.MustCompile(`\b(kind|state)(=~|=|!~)"([^"]*)"`)
+	alerts := make(map[string][]string) // by kind
+	for _, g := range file.Groups {
+		for _, r := range g.Rules {
+			if !strings.Contains(r.Expr, "millrace_monitor_") {
+				continue
+			}
+			for _, m := range matcher.FindAllStringSubmatch(r.Expr, -1) {
+				for value := range strings.SplitSeq(m[3], "|") {
+					if m[1] == "kind" {
+						alerts[value] = append(alerts[value], r.Alert)
+					} else if !slices.Contains(monitor.States(), monitor.State(value)) {
+						t.Errorf("%s asks for the state %q, which is none", r.Alert, value)
+					}
+				}
+			}
+		}
+	}
+	want := map[string][]string{"drift": {"MillraceDrift"}, "segment": {"MillraceDrift"},
+		"performance": {"MillracePerformance"}, "outliers": {"MillraceOutliers"}}
+	if !maps.EqualFunc(alerts, want, slices.Equal) {
+		t.Errorf("the kinds are alerts %v, want %v", alerts, want)
+	}
+	if !strings.Contains(string(text), `millrace_monitor_state{state="error"}`) {
+		t.Error("no rule tells of a monitor that cannot watch")
+	}
+}
+
+// No panel of the dashboard covers another one.
+func TestDashboardPanels(t *testing.T) {
+	type panel struct {
+		ID      int
+		GridPos struct{ X, Y, W, H int }
+	}
+	var board struct{ Panels []panel }
+	text, err := os.ReadFile("../../configs/grafana/millrace.json")
+	if err == nil {
+		err = json.Unmarshal(text, &board)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, a := range board.Panels {
+		for _, b := range board.Panels[:i] {
+			p, q := a.GridPos, b.GridPos
+			if a.ID == b.ID || p.X < q.X+q.W && q.X < p.X+p.W && p.Y < q.Y+q.H && q.Y < p.Y+p.H {
+				t.Errorf("panels %d and %d are in one place, or have one id", a.ID, b.ID)
+			}
+		}
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,11 +29,7 @@ func newGetLoop() *cobra.Command {
 		Use:   "loop ENDPOINT",
 		Short: "Show what came of the last drift alarm: runs, versions, rollouts, its end",
 		Args:  oneEndpoint,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
+		RunE: f.ask(func(cmd *cobra.Command, c *apiclient.Client, args []string) error {
 			r, err := readRecords(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
@@ -43,14 +40,14 @@ func newGetLoop() *cobra.Command {
 			}
 			return f.print(cmd.OutOrStdout(), map[string][]loop{"loops": loops},
 				func(w io.Writer) error { return printLoops(w, args[0], loops) })
-		},
+		}),
 	}
 	f.registerOutput(cmd)
 	cmd.Flags().BoolVar(&all, "all", false, "of each alarm that is on record, the latest last")
 	return cmd
 }
 
-// loop is an alarm and what has happened at its endpoint until it was over.
+// loop is an alarm and what came of it.
 type loop struct {
 	Alarm  string    `json:"alarm"`
 	Raised time.Time `json:"raised"`
@@ -64,6 +61,8 @@ type step struct {
 	What string    `json:"what"` // alarm, run, version, rollout
 	Name string    `json:"name"`
 	Text string    `json:"text"`
+	// Nothing but its time says that it belongs to this alarm.
+	Probably bool `json:"probably,omitempty"`
 }
 
 // records are what the control plane has written down, by name where they have no own.
@@ -117,38 +116,16 @@ func each[T any](ctx context.Context, c *apiclient.Client, plural string,
 	return nil
 }
 
-// loops are those of an endpoint, in the order of their alarms. What begins while an alarm is on
-// belongs to it, whoever has begun it: a person who starts a run by hand does so because of it.
+// loops are those of an endpoint, in the order of their alarms.
 func (r *records) loops(endpoint string, now time.Time) []loop {
 	loops := []loop{}
 	for name, a := range r.alarms {
 		if a.Endpoint != endpoint {
 			continue
 		}
-		l := loop{Alarm: name, Raised: a.Raised, Closed: a.Resolved}
-		l.add(a.Raised, "alarm", name, a.Reason)
-		l.add(a.Acknowledged, "alarm", name, "acknowledged by "+a.By)
-		during := func(t time.Time) bool {
-			return !t.Before(a.Raised) && !t.After(cmp.Or(a.Resolved, now))
-		}
-		for _, run := range r.runs {
-			if run.Context.Endpoint == endpoint && during(run.Began) {
-				l.run(&run)
-			}
-		}
-		for _, v := range r.versions {
-			if during(v.Created) {
-				l.add(v.Created, "version", v.Name, cmp.Or(v.Link, "registered at its source"))
-			}
-		}
-		for _, s := range r.rollouts {
-			if s.State.Endpoint == endpoint && during(s.State.Began) {
-				l.rollout(&s)
-			}
-		}
-		l.add(a.Resolved, "alarm", name, "over: "+a.Resolution)
-		slices.SortStableFunc(l.Steps, func(a, b step) int { return a.Time.Compare(b.Time) })
-		loops = append(loops, l)
+		l := linker{records: r, alarm: name, Alarm: a, until: cmp.Or(a.Resolved, now),
+			seen: make(map[string]bool)}
+		loops = append(loops, l.loop())
 	}
 	slices.SortFunc(loops, func(a, b loop) int {
 		return cmp.Or(a.Raised.Compare(b.Raised), cmp.Compare(a.Alarm, b.Alarm))
@@ -156,44 +133,195 @@ func (r *records) loops(endpoint string, now time.Time) []loop {
 	return loops
 }
 
-// add adds a step, unless it was not.
-func (l *loop) add(at time.Time, what, name, text string) {
-	if !at.IsZero() {
-		l.Steps = append(l.Steps, step{at, what, name, text})
+// linker gathers what came of an alarm: by the names that its records have of each other, and then
+// what begins at the endpoint while it is on and belongs to nothing else. A person who starts a run
+// by hand then does so because of it, probably.
+type linker struct {
+	*records
+	alarm string
+	monitor.Alarm
+	until time.Time // that it was on, or is
+	seen  map[string]bool
+	steps []step
+}
+
+func (l *linker) loop() loop {
+	about := step{What: "alarm", Name: l.alarm}
+	l.add(about, l.Raised, l.Reason)
+	l.add(about, l.Acknowledged, "acknowledged by "+l.By)
+	for i := range l.rollouts {
+		if s := &l.rollouts[i]; l.over(&s.State) {
+			l.rollout(s, true)
+		}
+	}
+	for i := range l.runs {
+		if r := &l.runs[i]; r.Event == control.EventAlarm+l.alarm {
+			l.run(r, true)
+		}
+	}
+	l.byTime()
+	l.add(about, l.Resolved, "over: "+l.Resolution)
+	slices.SortStableFunc(l.steps, func(a, b step) int { return a.Time.Compare(b.Time) })
+	return loop{Alarm: l.alarm, Raised: l.Raised, Closed: l.Resolved, Steps: l.steps}
+}
+
+// byTime adds what nothing but its time connects with the alarm.
+func (l *linker) byTime() {
+	for i := range l.runs {
+		r := &l.runs[i]
+		if r.Context.Endpoint == l.Endpoint && l.during(r.Began) &&
+			!strings.HasPrefix(r.Event, control.EventAlarm) &&
+			!strings.HasPrefix(r.Event, control.EventRollout) {
+			l.run(r, false)
+		}
+	}
+	for i := range l.rollouts {
+		s := &l.rollouts[i]
+		if s.State.Endpoint == l.Endpoint && l.during(s.State.Began) &&
+			!slices.ContainsFunc(l.versions, func(v syncer.Version) bool {
+				return v.Name == s.State.Canary.Version && l.trainer(&v) != nil
+			}) {
+			l.rollout(s, false)
+		}
+	}
+	for i := range l.runs {
+		if r := &l.runs[i]; l.seen["run "+r.ID] && r.State != trigger.Suppressed {
+			l.guess(r.Began)
+		}
+	}
+	l.guess(l.Raised) // somebody may have trained without a run
+}
+
+// during says whether the alarm was on.
+func (l *linker) during(t time.Time) bool { return !t.Before(l.Raised) && !t.After(l.until) }
+
+// over says whether a rollout is what the alarm's end tells of.
+func (l *linker) over(s *rollout.State) bool {
+	return s.Endpoint == l.Endpoint && s.Verdict == rollout.Successful && l.during(s.Ended) &&
+		strings.HasPrefix(l.Resolution,
+			fmt.Sprintf("version %s of model %s ", s.Canary.Version, s.Model))
+}
+
+// trainer is the run that a version names; nil where it names none, or one that is forgotten.
+func (r *records) trainer(v *syncer.Version) *trigger.Run {
+	for i := range r.runs {
+		id := r.runs[i].ID
+		if v.TrainedIn == id || strings.HasPrefix(v.TrainedIn, id+"-") { // of any attempt
+			return &r.runs[i]
+		}
+	}
+	return nil
+}
+
+// guess adds the first version that was registered from a time on, while the alarm was on, and
+// names no run, unless another one has come of the alarm since.
+func (l *linker) guess(from time.Time) {
+	if slices.ContainsFunc(l.steps, func(s step) bool {
+		return s.What == "version" && !s.Time.Before(from)
+	}) {
+		return
+	}
+	var first *syncer.Version
+	for i := range l.versions {
+		v := &l.versions[i]
+		if l.during(v.Created) && !v.Created.Before(from) && l.trainer(v) == nil &&
+			(first == nil || v.Created.Before(first.Created)) {
+			first = v
+		}
+	}
+	if first != nil {
+		l.version(first, false)
 	}
 }
 
-func (l *loop) run(r *trigger.Run) {
-	if r.State == trigger.Suppressed {
-		l.add(r.Began, "run", r.ID, "is not started: "+r.Error)
+// once says whether something is not in the loop yet, and how its steps begin.
+func (l *linker) once(what, name string, sure bool) (step, bool) {
+	key := what + " " + name
+	fresh := !l.seen[key]
+	l.seen[key] = true
+	return step{What: what, Name: name, Probably: !sure}, fresh
+}
+
+// add adds a step, unless it was not.
+func (l *linker) add(s step, at time.Time, text string) {
+	if !at.IsZero() {
+		s.Time, s.Text = at, text
+		l.steps = append(l.steps, s)
+	}
+}
+
+// run adds a run and the versions that name it.
+func (l *linker) run(r *trigger.Run, sure bool) {
+	about, fresh := l.once("run", r.ID, sure)
+	switch {
+	case !fresh:
+		return
+	case r.State == trigger.Suppressed:
+		l.add(about, r.Began, "is not started: "+r.Error)
 		return
 	}
-	l.add(r.Began, "run", r.ID, "begins, of trigger "+r.Trigger)
-	l.add(r.Started, "run", r.ID, "has started: "+cmp.Or(r.Link, r.External))
+	l.add(about, r.Began, "begins, of trigger "+r.Trigger)
+	l.add(about, r.Started, "has started: "+cmp.Or(r.Link, r.External))
 	end := string(r.State)
 	if r.Error != "" {
 		end += ": " + r.Error
 	}
-	l.add(r.Ended, "run", r.ID, end)
+	l.add(about, r.Ended, end)
+	for i := range l.versions {
+		if v := &l.versions[i]; l.trainer(v) == r {
+			l.version(v, sure)
+		}
+	}
 }
 
-func (l *loop) rollout(s *control.RolloutStatus) {
-	id, v := s.State.ID, s.State.Canary.Version
-	l.add(s.State.Began, "rollout", id,
+// version adds a version and the rollouts that try it at the endpoint.
+func (l *linker) version(v *syncer.Version, sure bool) {
+	about, fresh := l.once("version", v.Name, sure)
+	if !fresh {
+		return
+	}
+	l.add(about, v.Created, cmp.Or(v.Link, "registered at its source"))
+	for i := range l.rollouts {
+		s := &l.rollouts[i]
+		if s.State.Endpoint == l.Endpoint && s.State.Canary.Version == v.Name &&
+			!s.State.Began.Before(l.Raised) {
+			l.rollout(s, sure)
+		}
+	}
+}
+
+// rollout adds a rollout, the version that it tries and the runs that its end has started.
+func (l *linker) rollout(s *control.RolloutStatus, sure bool) {
+	about, fresh := l.once("rollout", s.State.ID, sure)
+	if !fresh {
+		return
+	}
+	v := s.State.Canary.Version
+	l.add(about, s.State.Began,
 		fmt.Sprintf("version %s is tried beside %s", v, s.State.Stable.Version))
 	for _, e := range s.State.History {
 		switch e.To {
 		case rollout.Shadow:
-			l.add(e.Time, "rollout", id, fmt.Sprintf("version %s gets copies of requests", v))
+			l.add(about, e.Time, fmt.Sprintf("version %s gets copies of requests", v))
 		case rollout.Step:
-			l.add(e.Time, "rollout", id,
-				fmt.Sprintf("version %s gets %v %% of the requests", v, e.Weight))
+			l.add(about, e.Time, fmt.Sprintf("version %s gets %v %% of the requests", v, e.Weight))
 		}
 	}
-	l.add(s.State.Ended, "rollout", id, s.State.Sentence())
+	l.add(about, s.State.Ended, s.State.Sentence())
 	for _, a := range s.Actions {
 		if a.Kind == control.ActionAlias {
-			l.add(a.Done, "version", a.Version, "is "+a.Alias+" at its source")
+			l.add(step{What: "version", Name: a.Version, Probably: !sure}, a.Done,
+				"is "+a.Alias+" at its source")
+		}
+	}
+	for i := range l.versions {
+		if one := &l.versions[i]; one.Name == v && !one.Created.Before(l.Raised) {
+			l.version(one, sure)
+		}
+	}
+	for i := range l.runs {
+		if r := &l.runs[i]; strings.HasPrefix(r.Event, control.EventRollout+s.State.ID+"/") {
+			l.run(r, sure)
 		}
 	}
 }
@@ -218,6 +346,9 @@ func printLoops(w io.Writer, endpoint string, loops []loop) error {
 		t := table(w)
 		fmt.Fprintln(t, "AFTER\tWHAT\tNAME\tSTEP")
 		for _, s := range l.Steps {
+			if s.Probably {
+				s.Text = "probably: " + s.Text
+			}
 			fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", age(s.Time.Sub(l.Raised)), s.What,
 				values.Printable(s.Name), values.Printable(s.Text))
 		}

@@ -58,7 +58,7 @@ func monitorRow(r store.Resource) ([]string, error) {
 
 // evidence says how far a monitor is from an alarm.
 func evidence(s *monitor.Status) string {
-	if s.Threshold == 0 {
+	if s.Threshold == 0 || s.State == monitor.StateCounting {
 		return ""
 	}
 	return monitor.Short(s.Last.Evidence) + " of " + monitor.Short(s.Threshold)
@@ -102,8 +102,12 @@ func describeMonitor(w io.Writer, status json.RawMessage) error {
 	line("Version", fmt.Sprintf("%s of model %s", s.Version, s.Model))
 	line("Reference", s.Reference)
 	r := &s.Last
-	line("Evidence", fmt.Sprintf("%s at %s, after %d ticks", evidence(&s.Status),
-		r.Time.Format(time.RFC3339), r.Ticks))
+	if s.State == monitor.StateCounting {
+		line("Sent", moment(s.Sent))
+	} else {
+		line("Evidence", fmt.Sprintf("%s at %s, after %d ticks", evidence(&s.Status),
+			r.Time.Format(time.RFC3339), r.Ticks))
+	}
 	if len(r.Strands) > 1 {
 		line("By kind", kinds(r.Strands))
 	}
@@ -124,12 +128,29 @@ func describeMonitor(w io.Writer, status json.RawMessage) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
+	if err := describeReplicas(w, s.Replicas); err != nil {
+		return err
+	}
 	if err := describeReading(w, r); err != nil || len(s.Events) == 0 {
 		return err
 	}
 	fmt.Fprintln(w, "Events:")
 	for _, e := range s.Events {
 		fmt.Fprintf(t, "  %s\t%s\n", moment(e.Time), values.Printable(e.Text))
+	}
+	return t.Flush()
+}
+
+// describeReplicas shows whose counts are judged here.
+func describeReplicas(w io.Writer, all []monitor.Replica) error {
+	if len(all) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w, "Replicas that count for it:")
+	t := table(w)
+	fmt.Fprintln(t, "  REPLICA\tHEARD\tROWS")
+	for _, r := range all {
+		fmt.Fprintf(t, "  %s\t%s\t%d\n", values.Printable(r.ID), moment(r.Heard), r.Rows)
 	}
 	return t.Flush()
 }

@@ -50,6 +50,15 @@ func TestDescribeMonitor(t *testing.T) {
 	f(func() error { return describeMonitor(&text, status) }, &text, append(both,
 		"drift 0.5, segment 200", "0.88 to 0.92; do not trust it: by labels it is off by -0.2")...)
 	text.Reset()
+	status, err = json.Marshal(control.MonitorStatus{Status: monitor.Status{
+		State: monitor.StateOK, Threshold: 100, Last: reading, Replicas: []monitor.Replica{
+			{ID: "millrace-1-\x1b", Rows: 700}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f(func() error { return describeMonitor(&text, status) }, &text, "REPLICA", "millrace-1-",
+		"700")
+	text.Reset()
 	alarm, err := json.Marshal(monitor.Alarm{Kind: monitor.KindSegment, Reading: reading})
 	if err != nil {
 		t.Fatal(err)

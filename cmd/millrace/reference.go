@@ -52,6 +52,9 @@ func newReferenceBuild() *cobra.Command {
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.options.Season = reference.Season(f.season)
+			if o := &f.options; o.Truth.Label != "" && len(o.Outputs) > 0 {
+				o.Truth.Output = o.Outputs[0]
+			}
 			p, err := f.build(cmd.Context(), args)
 			if err != nil {
 				return fmt.Errorf("cannot make a reference: %w", err)
@@ -78,6 +81,10 @@ func newReferenceBuild() *cobra.Command {
 		"columns of numbers that are names, such as codes")
 	flags.StringSliceVar(&o.Outputs, "output", nil, "columns of what the model answers")
 	flags.StringSliceVar(&o.Ignored, "ignore", nil, "columns that are no features")
+	flags.StringVar(&o.Truth.Label, "label", "",
+		"column with what the first --output should have been, for how often it is wrong")
+	flags.Float64Var(&o.Truth.Scale, "scale", 0,
+		"of numbers, the error that is as wrong as can be, as performance.scale of the monitor")
 	flags.StringVar(&o.TimeColumn, "time", "", "column with the time of a row, for --season")
 	flags.StringVar(&f.season, "season", "",
 		"hour_of_day or hour_of_week, where what is normal depends on it")
@@ -148,6 +155,10 @@ func showProfile(w io.Writer, p *reference.Profile) error {
 	}
 	if p.Segments != nil {
 		showSegments(w, p.Segments)
+	}
+	if l := p.Losses; l != nil {
+		fmt.Fprintf(w, "\nand how wrong %s is: a mean loss of %.4g, of %d rows with a label\n",
+			values.Printable(l.Output), l.Sum/float64(l.Rows), l.Rows)
 	}
 	for _, note := range p.Notes {
 		fmt.Fprintf(w, "note: %s\n", values.Printable(note))

@@ -106,6 +106,14 @@ func TestReferenceBuild(t *testing.T) {
 		strings.Contains(got.out, "all others") {
 		t.Errorf("by segments there is\n%s%s", got.out, got.errors)
 	}
+	got = finish(t, command("reference", "build", flat, "--ignore", "at", "--label", "y",
+		"--output", "zip", "-o", filepath.Join(dir, "labelled")))
+	l := profileOf(t, filepath.Join(dir, "labelled")).Losses
+	want := reference.Losses{Output: "zip", Rows: 5760, Sum: 5760}
+	if got.status != 0 || l == nil || *l != want || !strings.Contains(got.out,
+		"how wrong zip is: a mean loss of 1, of 5760 rows") {
+		t.Errorf("with a label there is %+v\n%s%s", l, got.out, got.errors)
+	}
 	if texts[0] != texts[1] {
 		t.Errorf("of CSV there is\n%s\nof Parquet\n%s", texts[0], texts[1])
 	}
@@ -133,6 +141,8 @@ func TestReferenceFaults(t *testing.T) {
 	f("needs to know which column has the time", big, "--season", "hour_of_day")
 	f("hour 0 has 60", big, "--season", "hour_of_day", "--time", "at")
 	f(`season "month" is unknown`, big, "--season", "month", "--time", "at")
+	f("needs the output", big, "--label", "y", "--ignore", "at")
+	f("needs the label", big, "--scale", "2", "--ignore", "at")
 	f("put a table into one", big, flat)
 	f("no such file", filepath.Join(dir, "none.csv"))
 	f("the name must end in", file("x.txt", "a\n1\n"))
@@ -239,8 +249,15 @@ func TestReferenceOfSamples(t *testing.T) {
 		}
 		f("X.0 X.1 X.2 X.3 output_label* output_probability.0* output_probability.1* "+
 			"output_probability.2* output_probability.class*", "--endpoint", "flowers")
-		f("sepal length (cm) petal length (cm) petal width (cm) output_label*", "--version", "1",
-			"--ignore", "sepal width (cm)", "--models", samples, "--model", "iris")
+		sums := "" // the model does not say how many classes it has
+		for _, sum := range []string{"size", "mean", "sd", "step", "nan"} {
+			sums += " output_probability." + sum + "*"
+		}
+		for i := range 16 {
+			sums += fmt.Sprintf(" output_probability.p%d*", i)
+		}
+		f("sepal length (cm) petal length (cm) petal width (cm) output_label*"+sums, "--version",
+			"1", "--ignore", "sepal width (cm)", "--models", samples, "--model", "iris")
 		got := finish(t, command("reference", "build", dir, "-o", to))
 		if !strings.Contains(got.errors, "samples of several models: iris version 1 and iris "+
 			"version 2") {

@@ -42,25 +42,11 @@ var does = map[string]string{
 }
 
 func newRolloutCommand(name string) *cobra.Command {
-	var f adminFlags
-	cmd := &cobra.Command{
-		Use:   name + " ENDPOINT",
-		Short: does[name],
-		Args:  oneEndpoint,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
-			sentence, err := c.Command(cmd.Context(), args[0], name)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), sentence)
-			return err
-		},
-	}
-	f.register(cmd)
+	cmd := newTold(name+" ENDPOINT", does[name],
+		func(ctx context.Context, c *apiclient.Client, endpoint string) (string, error) {
+			return c.Command(ctx, endpoint, name)
+		})
+	cmd.Args = oneEndpoint
 	return cmd
 }
 
@@ -94,11 +80,7 @@ func newRolloutStatus() *cobra.Command {
 		Use:   "status ENDPOINT",
 		Short: "Show where the rollout of an endpoint stands, with its evidence",
 		Args:  oneEndpoint,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
+		RunE: f.ask(func(cmd *cobra.Command, c *apiclient.Client, args []string) error {
 			if watch {
 				return newView(cmd.OutOrStdout()).follow(cmd.Context(), c, args[0])
 			}
@@ -114,7 +96,7 @@ func newRolloutStatus() *cobra.Command {
 				_, err := io.WriteString(w, rolloutBlock(last, wideTerminal, time.Now()))
 				return err
 			})
-		},
+		}),
 	}
 	f.registerOutput(cmd)
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false,
@@ -129,11 +111,7 @@ func newRolloutHistory() *cobra.Command {
 		Use:   "history ENDPOINT",
 		Short: "Say how the rollouts of an endpoint went, the latest first",
 		Args:  oneEndpoint,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
+		RunE: f.ask(func(cmd *cobra.Command, c *apiclient.Client, args []string) error {
 			list, err := c.Rollouts(cmd.Context(), args[0], 0)
 			if err != nil {
 				return err
@@ -158,7 +136,7 @@ func newRolloutHistory() *cobra.Command {
 				}
 				return nil
 			})
-		},
+		}),
 	}
 	f.registerOutput(cmd)
 	return cmd

@@ -124,7 +124,7 @@ func (s *server) openPlane() error {
 			"force serve", "error", s.fault)
 	}
 	cfg := control.Config{Data: s.cfg.Server.Data, File: s.file, Log: s.log, Admin: s.admin(),
-		Written: s.endpoints.writtenOf}
+		Written: s.endpoints.writtenOf, Scorers: s.core.SetScorers}
 	var err error
 	s.plane, err = control.Open(cfg, s.endpoints, s.models, file)
 	if err != nil {

@@ -48,7 +48,8 @@ func newTrigger() *cobra.Command {
 	return cmd
 }
 
-// newTold is a command that tells a monitor, a trigger or a run something, and prints what it says.
+// newTold is a command that tells a rollout, a monitor, a trigger or a run something, and prints
+// what it says.
 func newTold(use, short string,
 	do func(context.Context, *apiclient.Client, string) (string, error)) *cobra.Command {
 	var f adminFlags
@@ -56,18 +57,14 @@ func newTold(use, short string,
 		Use:   use,
 		Short: short,
 		Args:  oneName,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
+		RunE: f.ask(func(cmd *cobra.Command, c *apiclient.Client, args []string) error {
 			sentence, err := do(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
 			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), values.Printable(sentence))
 			return err
-		},
+		}),
 	}
 	f.register(cmd)
 	return cmd
@@ -100,11 +97,7 @@ func newTriggerRuns() *cobra.Command {
 		Use:   "runs TRIGGER",
 		Short: "List the runs of a trigger, the latest last",
 		Args:  oneName,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
+		RunE: f.ask(func(cmd *cobra.Command, c *apiclient.Client, args []string) error {
 			list, err := c.Runs(cmd.Context(), args[0], 0)
 			if err != nil {
 				return err
@@ -116,7 +109,7 @@ func newTriggerRuns() *cobra.Command {
 				}
 				return printResources(w, "runs", list.Items)
 			})
-		},
+		}),
 	}
 	f.registerOutput(cmd)
 	return cmd

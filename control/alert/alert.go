@@ -1,8 +1,10 @@
 // Package alert tells Alertmanager of alarms, by its API v2.
 //
-// A [Client] belongs to one Alertmanager. It remembers nothing: whoever has an alert that is on
-// posts it again and again, as Prometheus does, and once more when it is over. Calls go through
-// package fetch, which repeats them, and leaves a server alone that fails all the time.
+// A [Client] belongs to one Alertmanager, which may be a cluster: then each member gets all alerts,
+// as from Prometheus, since members tell each other whom they have notified, and no alerts. It
+// remembers nothing: whoever has an alert that is on posts it again and again, and once more when
+// it is over. Calls go through package fetch, which repeats them, and leaves a server alone that
+// fails all the time.
 //
 // All methods may be called concurrently.
 package alert
@@ -10,11 +12,15 @@ package alert
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
-	"net/url"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace-ml/millrace/registry/fetch"
@@ -36,43 +42,81 @@ const Resend, Lasting = time.Minute, 5 * time.Minute
 
 // Client posts alerts to an Alertmanager. Close it after use.
 type Client struct {
-	client *fetch.Client
-	url    string
+	log     *slog.Logger
+	members []*member
+}
+
+// member is a server of a cluster.
+type member struct {
+	client  *fetch.Client
+	url     string
+	failing atomic.Bool // since the last post
 }
 
 // timeout bounds one post: the next alert waits for it.
 const timeout = 10 * time.Second
 
-// New returns a client of the Alertmanager at an address. It asks nobody yet.
-func New(address string) (*Client, error) {
-	u, err := url.Parse(address)
-	if err != nil || u.Hostname() == "" {
-		return nil, fmt.Errorf("alert: the address %q is no URL of an Alertmanager", address)
+// New returns a client of the Alertmanager with these members. It asks nobody yet.
+func New(members []fetch.Config, log *slog.Logger) (*Client, error) {
+	if len(members) == 0 {
+		return nil, errors.New("alert: the Alertmanager has no address")
 	}
-	cfg := fetch.DefaultConfig()
-	cfg.Origin, cfg.Allow = address, []string{u.Hostname()}
-	cfg.Timeout, cfg.IdleTimeout, cfg.Attempts = timeout, timeout, 2
-	c, err := fetch.New(cfg)
-	if err != nil {
-		return nil, err
+	c := &Client{log: log}
+	for _, cfg := range members {
+		cfg.Timeout, cfg.IdleTimeout, cfg.Attempts = timeout, timeout, 2
+		f, err := fetch.New(cfg)
+		if err != nil {
+			c.Close()
+			return nil, fmt.Errorf("cannot ask Alertmanager: %w", err)
+		}
+		c.members = append(c.members, &member{client: f,
+			url: strings.TrimSuffix(cfg.Origin, "/") + "/api/v2/alerts"})
 	}
-	return &Client{c, strings.TrimSuffix(address, "/") + "/api/v2/alerts"}, nil
+	return c, nil
 }
 
-// Post tells of alerts. To repeat it does no harm.
+// Post tells all members of alerts. It fails when none has taken them; that one of several fails
+// is logged. To repeat it does no harm.
 func (c *Client) Post(ctx context.Context, alerts ...Alert) error {
 	body, err := json.Marshal(alerts)
 	if err != nil {
 		return fmt.Errorf("alert: cannot write an alert: %w", err)
 	}
-	resp, err := c.client.Do(ctx, fetch.Request{Method: http.MethodPost, URL: c.url, Body: body,
+	faults := make([]error, len(c.members))
+	var wait sync.WaitGroup
+	for i, m := range c.members {
+		wait.Go(func() { faults[i] = m.post(ctx, body) })
+	}
+	wait.Wait()
+	if !slices.Contains(faults, nil) {
+		return fmt.Errorf("cannot tell Alertmanager: %w", errors.Join(faults...))
+	}
+	for i, m := range c.members {
+		failing := faults[i] != nil
+		switch was := m.failing.Swap(failing); {
+		case failing && !was:
+			c.log.Warn("a member of Alertmanager's cluster takes no alerts; another one does",
+				"error", faults[i])
+		case was && !failing:
+			c.log.Info("a member of Alertmanager's cluster takes alerts again", "member", m.url)
+		}
+	}
+	return nil
+}
+
+func (m *member) post(ctx context.Context, body []byte) error {
+	resp, err := m.client.Do(ctx, fetch.Request{Method: http.MethodPost, URL: m.url, Body: body,
 		Idempotent: true, Header: http.Header{"Content-Type": {"application/json"}}})
 	if err != nil {
-		return fmt.Errorf("cannot tell Alertmanager: %w", err)
+		return err
 	}
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<16)) // so that the connection lasts
 	return resp.Body.Close()
 }
 
 // Close closes the connections that wait for more calls.
-func (c *Client) Close() { c.client.Close() }
+func (c *Client) Close() {
+	for _, m := range c.members {
+		m.client.Close()
+	}
+}

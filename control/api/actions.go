@@ -16,7 +16,12 @@ import (
 // small reads a bounded body; into may be nil for one of any kind. An empty one leaves it as
 // it is.
 func small(w http.ResponseWriter, r *http.Request, into any) ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxSmall))
+	return bounded(http.MaxBytesReader(w, r.Body, maxSmall), r, into)
+}
+
+// bounded reads a body that has a bound.
+func bounded(from io.Reader, r *http.Request, into any) ([]byte, error) {
+	body, err := io.ReadAll(from)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the body: %w", err)
 	}
@@ -126,8 +131,8 @@ func (a *API) audit(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, Changes{page})
 }
 
-// backup sends a copy of the store. One that cannot be sent to its end breaks off, so that
-// nobody takes a part for the whole.
+// backup sends a copy of what the control plane knows. One that cannot be sent to its end breaks
+// off, so that nobody takes a part for the whole.
 func (a *API) backup(w http.ResponseWriter, r *http.Request) {
 	if err := unbounded(w); err != nil {
 		a.fail(w, err)
@@ -154,7 +159,7 @@ func (b *begun) Write(p []byte) (int, error) {
 	if !b.yes {
 		b.yes = true
 		b.Header().Set("Content-Type", typeBytes)
-		b.Header().Set("Content-Disposition", `attachment; filename="control.db"`)
+		b.Header().Set("Content-Disposition", `attachment; filename="millrace-backup.zip"`)
 	}
 	return b.ResponseWriter.Write(p)
 }

@@ -55,6 +55,8 @@ type Monitors interface {
 	// Monitor does one of the MonitorCommands with a monitor, and returns a sentence on where it
 	// stands afterwards.
 	Monitor(ctx context.Context, monitor, command string, by store.Author) (string, error)
+	// AddWindow has a monitor judge what one of another server has counted, once.
+	AddWindow(monitor string, w *control.ReplicaWindow) error
 }
 
 // Triggers is the side that starts pipelines elsewhere.

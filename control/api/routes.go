@@ -31,7 +31,8 @@ func (a *API) table() []route {
 			"from kind", "", "Events", a.watch},
 		{"GET", "/audit", "Read who changed what, the latest first",
 			"kind name who quiet before limit", "", "Changes", a.audit},
-		{"GET", "/backup", "Copy the store as it is at one revision", "", "", "Bytes", a.backup},
+		{"GET", "/backup", "Copy the store and what monitors have learned, as a ZIP archive",
+			"", "", "Bytes", a.backup},
 		{"GET", "/endpoints/{name}/rollouts", "List the rollouts of an endpoint, the latest last",
 			"limit", "", "List", a.rolloutsOf},
 		{"POST", "/endpoints/{name}/rollout/{command}", "Do something with a rollout: " +

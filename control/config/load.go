@@ -45,7 +45,7 @@ func Parse(name string, text []byte) (Config, error) {
 	for _, f := range d.faults {
 		wrong[f.Key] = true
 	}
-	for _, f := range c.check() {
+	for _, f := range append(c.check(), c.untapped()...) {
 		if !wrong[f.Key] {
 			f.Line = d.line(f.Key)
 			faults = append(faults, f)
@@ -91,12 +91,13 @@ func (c *Config) resolve(dir string) {
 		if s.Folder != nil {
 			abs(&s.Folder.Path)
 		}
-		abs(&s.Access.PasswordFile)
-		abs(&s.Access.TokenFile)
-		abs(&s.Access.CAFile)
+		s.Access.resolve(abs)
 	}
 	for i := range c.Monitors {
 		abs(&c.Monitors[i].Reference.File)
+		if a := c.Monitors[i].Alertmanager; a != nil {
+			a.Access.resolve(abs)
+		}
 	}
 	for i := range c.Triggers {
 		c.Triggers[i].resolve(abs)

@@ -2,10 +2,13 @@ package config
 
 import (
 	"fmt"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/millrace-ml/millrace/registry/fetch"
 )
 
 // Monitor watches whether the rows of an endpoint, and the answers to them, are still as in the
@@ -33,10 +36,18 @@ type Monitor struct {
 	// Rows that hardly any of the reference are like are counted, and there is an alarm when they
 	// are more: the share of the reference's rows that are outliers, about. 0 looks for none.
 	Outliers float64 `yaml:"outliers" min:"0" max:"0.1"`
+	// Each answer says how unusual its rows are, and whether one is such an outlier; this takes a
+	// microsecond or two a row. One monitor of an endpoint may have it.
+	OutlierScore bool `yaml:"outlier_score"`
 	// Column whose most frequent values, ten at most, are also looked at one by one, each with the
 	// reference's rows that have it.
-	Segment      string        `yaml:"segment"`
+	Segment string `yaml:"segment"`
+	// Address of the admin port of another server, whose monitor of this name judges what this one
+	// counts with what it counts itself: replicas of a server watch as one. Empty to judge here.
+	Judge        string        `yaml:"judge"`
 	Alertmanager *Alertmanager `yaml:"alertmanager"`
+	// Who is told when an alarm is raised, acknowledged and over.
+	Notify []Notice `yaml:"notify"`
 	// Numbers of the rows for Prometheus.
 	Metrics []Metric `yaml:"metrics"`
 }
@@ -50,8 +61,12 @@ type Performance struct {
 	// For answers that are numbers: the error that is a loss of 1, as is a greater one; a smaller
 	// one is so much less. Without it an answer that is not the label is a loss of 1.
 	Scale float64 `yaml:"scale" min:"0" max:"1e18"`
+	// Column of the reference's file, a table, with what the answers of output should have been:
+	// reference_error is computed of it. A profile has it where `millrace reference build` was
+	// given the --label. These rows must be ones that the model was not trained on.
+	Label string `yaml:"label"`
 	// Mean loss of answers to rows that the model was not trained on, such as its error rate there.
-	// Without it, that of the first reference_rows live answers.
+	// Without it and a label, that of the first reference_rows live answers.
 	ReferenceError *float64 `yaml:"reference_error" min:"0" max:"1"`
 	// How many answers that is the mean of: the more, the smaller a rise can be told. 0 is 1000.
 	ReferenceRows int `yaml:"reference_rows" min:"0" max:"1000000000"`
@@ -76,10 +91,29 @@ type Reference struct {
 	TimeColumn string `yaml:"time_column"`
 }
 
-// Alertmanager is who is told of alarms, by its API v2.
+// Alertmanager is who is told of alarms, by its API v2. It has one of url and urls.
 type Alertmanager struct {
 	// The server's address, with its route prefix where it has one.
-	URL string `yaml:"url" check:"filled"`
+	URL string `yaml:"url"`
+	// Those of all members of a cluster. Each gets every alert, and one has to take it.
+	URLs   []string `yaml:"urls"`
+	Access Access   `yaml:"access"`
+}
+
+// Members is how each of the servers is asked.
+func (a *Alertmanager) Members() []fetch.Config {
+	var all []fetch.Config
+	for _, address := range a.urls() {
+		all = append(all, a.Access.server(address))
+	}
+	return all
+}
+
+func (a *Alertmanager) urls() []string {
+	if a.URL != "" {
+		return append([]string{a.URL}, a.URLs...)
+	}
+	return a.URLs
 }
 
 // MonitorTap is the name, in metrics, of the tap through which monitors see rows.
@@ -152,7 +186,7 @@ func (c *checker) monitors(all *Config) {
 	for i := range all.Endpoints {
 		endpoints[all.Endpoints[i].Name] = true
 	}
-	names := make(map[string]string)
+	names, scored := make(map[string]string), make(map[string]string)
 	for i := range all.Monitors {
 		m := &all.Monitors[i]
 		key := fmt.Sprintf("monitors[%d]", i)
@@ -162,6 +196,12 @@ func (c *checker) monitors(all *Config) {
 		}
 		if m.Endpoint != "" && !endpoints[m.Endpoint] {
 			c.fault(key+".endpoint", "is %q, which no endpoint is called", m.Endpoint)
+		}
+		if other := scored[m.Endpoint]; m.OutlierScore && other != "" {
+			c.fault(key+".outlier_score", "is true, as it is of %s for the same endpoint, whose "+
+				"answers have one score; take it away from one of them", other)
+		} else if m.OutlierScore {
+			scored[m.Endpoint] = key
 		}
 		c.monitor(m.WithDefaults(), key)
 	}
@@ -180,12 +220,71 @@ func (c *checker) monitor(m Monitor, key string) {
 			m.kinds())
 	}
 	if m.Alertmanager != nil {
-		c.url(key+".alertmanager.url", m.Alertmanager.URL, "http", "https")
+		c.alertmanager(m.Alertmanager, key+".alertmanager")
+	}
+	c.notices(m.Notify, key+".notify")
+	if m.OutlierScore && m.Outliers == 0 {
+		c.fault(key+".outlier_score", "needs outliers, the share of the reference's rows that are "+
+			"some: 0.01 is good")
+	}
+	if m.Judge != "" {
+		c.judge(&m, key)
 	}
 	c.reference(&m, key+".reference")
 	c.metrics(m.Metrics, key+".metrics")
 	if m.Performance != nil {
 		c.performance(m.Performance, key+".performance")
+		c.label(&m, key+".performance.label")
+	}
+}
+
+func (c *checker) alertmanager(a *Alertmanager, key string) {
+	if (a.URL == "") == (len(a.URLs) == 0) {
+		c.fault(key, "must have one of url and urls")
+	}
+	at := func(i int) string { // the key of one of urls
+		if a.URL != "" {
+			return key + ".url"
+		}
+		return fmt.Sprintf("%s.urls[%d]", key, i)
+	}
+	for i, text := range a.urls() {
+		u, err := url.Parse(text)
+		switch {
+		case strings.Contains(text, "@"):
+			c.fault(at(i), "has a user name or a password; give them to access, which keeps "+
+				"secrets out of the settings")
+		case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https":
+			c.fault(at(i), "is %q, must be a URL that begins with http:// or https://", text)
+		case slices.Index(a.urls(), text) < i:
+			c.fault(at(i), "is %q, which is there twice", text)
+		}
+	}
+	server := a.Access.server("http://localhost") // addresses are looked at above
+	if err := server.Validate(); err != nil {
+		for line := range strings.Lines(err.Error()) {
+			c.fault(key+".access", "%s", strings.TrimSpace(line))
+		}
+	}
+}
+
+// judge checks a monitor that another server judges.
+func (c *checker) judge(m *Monitor, key string) {
+	if u, err := url.Parse(m.Judge); err != nil || u.Hostname() == "" || u.User != nil ||
+		u.Scheme != "http" && u.Scheme != "https" {
+		c.fault(key+".judge", "is %q, must be the URL of an admin port such as "+
+			"http://millrace-0.millrace:8002", m.Judge)
+	}
+	if m.Reference.Learn != 0 {
+		c.fault(key+".reference.learn", "does not go with judge: all replicas need the same "+
+			"reference; give it an artifact or a file")
+	}
+	for name, is := range map[string]bool{"alertmanager": m.Alertmanager != nil,
+		"notify": len(m.Notify) > 0} {
+		if is {
+			c.fault(key+"."+name, "does not go with judge, which raises the alarms; take it away "+
+				"here and give it to the monitor of the judge")
+		}
 	}
 }
 
@@ -204,6 +303,22 @@ func (c *checker) performance(p *Performance, key string) {
 	if e := p.ReferenceError; e != nil && *e > mostError {
 		c.fault(key+".reference_error", "is %g, must be %g at most: it could hardly become worse",
 			*e, mostError)
+	}
+}
+
+// label holds the column of the labels against where it is.
+func (c *checker) label(m *Monitor, key string) {
+	p, r := m.Performance, &m.Reference
+	switch {
+	case p.Label == "":
+	case p.ReferenceError != nil:
+		c.fault(key, "stands beside reference_error, which is computed of it; give one of them")
+	case p.Output == "" || p.Label == p.Output:
+		c.fault(key, "is what output should have been: name the output, another column")
+	case r.Learn != 0:
+		c.fault(key, "is a column of the reference's file; live rows that are learned have none")
+	case strings.HasSuffix(r.Artifact+r.File, ".json"):
+		c.fault(key, "is settled in a profile; give it to `millrace reference build`")
 	}
 }
 

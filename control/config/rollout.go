@@ -80,12 +80,15 @@ type Hook struct {
 	SecretEnv string `yaml:"secret_env" check:"filled"`
 }
 
-// Notice says who is told of what a rollout does.
+// Notice says who is told of what happens.
 type Notice struct {
 	// How it is written.
 	Kind string `yaml:"kind" enum:"slack,teams,webhook"`
 	// Environment variable with the address, which is a secret.
 	URLEnv string `yaml:"url_env" check:"filled"`
+	// Environment variable with the secret that a webhook is signed with, `whsec_...`. Empty leaves
+	// it unsigned.
+	SecretEnv string `yaml:"secret_env"`
 }
 
 // Names of the moments that hooks are asked at, and of the days of a freeze.
@@ -132,8 +135,19 @@ func (c *checker) canary(k *Canary, key string) {
 		c.url(at+".url", h.URL, "https", "http")
 		c.words(at+".on", h.On, hookMoments)
 	}
+	c.notices(k.Notify, key+".notify")
 	for i, f := range k.Freeze {
 		c.freeze(f, fmt.Sprintf("%s.freeze[%d]", key, i))
+	}
+}
+
+// notices wants only those to be signed that are read by programs.
+func (c *checker) notices(all []Notice, key string) {
+	for i, n := range all {
+		if n.SecretEnv != "" && n.Kind != "webhook" {
+			c.fault(fmt.Sprintf("%s[%d].secret_env", key, i), "is for the kind webhook; %s checks "+
+				"no signature", n.Kind)
+		}
 	}
 }
 

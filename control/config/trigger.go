@@ -299,6 +299,13 @@ func (a *Access) server(uri string) fetch.Config {
 	return s
 }
 
+// resolve makes the paths absolute.
+func (a *Access) resolve(abs func(path *string)) {
+	for _, path := range []*string{&a.PasswordFile, &a.TokenFile, &a.CAFile} {
+		abs(path)
+	}
+}
+
 // Endpoints lists the endpoints that a trigger names, the one that its runs are about first.
 func (t *Trigger) Endpoints() []string {
 	names := []string{t.Endpoint, t.On.Rollout}
@@ -310,9 +317,7 @@ func (t *Trigger) Endpoints() []string {
 
 // resolve makes the paths absolute.
 func (t *Trigger) resolve(abs func(path *string)) {
-	for _, path := range []*string{&t.Access.PasswordFile, &t.Access.TokenFile, &t.Access.CAFile} {
-		abs(path)
-	}
+	t.Access.resolve(abs)
 	if t.On.Push != nil {
 		abs(&t.On.Push.SecretFile)
 	}
@@ -392,6 +397,25 @@ func (c *checker) triggers(all *Config) {
 		c.on(&t.On, key+".on")
 		c.pipeline(t, key)
 	}
+}
+
+// untapped wants the endpoint of each trigger that waits for data to have a tap that keeps files.
+// Taps are no resources, so that only a settings file can be held against this.
+func (c *Config) untapped() []Fault {
+	var k checker
+	for i := range c.Triggers {
+		on := c.Triggers[i].On.Data
+		if on != nil && !slices.ContainsFunc(c.Taps, func(t Tap) bool {
+			return t.Files != nil &&
+				(len(t.Endpoints) == 0 || slices.Contains(t.Endpoints, on.Endpoint))
+		}) {
+			k.fault(fmt.Sprintf("triggers[%d].on.data.endpoint", i), "is %q, of which no tap "+
+				"keeps files, so that nothing is counted; add to taps: {name: samples, "+
+				"endpoints: [%s], files: {path: samples, format: parquet}}", on.Endpoint,
+				on.Endpoint)
+		}
+	}
+	return k.faults
 }
 
 // on wants a trigger to wait for one thing that can happen.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -16,6 +17,7 @@ const triggerText = `
 endpoints: [{name: fraud}]
 monitors: [{name: fraud, endpoint: fraud, reference: {learn: 10000}}]
 server: {pipelines: {max_runs: 3, alert_token_file: token}}
+taps: [{name: samples, files: {path: samples, format: jsonl}}]
 triggers:
   - name: airflow
     on: {alarm: fraud}
@@ -113,6 +115,24 @@ func TestTriggers(t *testing.T) {
 	if !again.Remove(KindTrigger, "argo") || again.Remove(KindTrigger, "argo") {
 		t.Error("a trigger can be removed twice, or not once")
 	}
+}
+
+// TestUntapped has triggers that wait for files that no tap keeps.
+func TestUntapped(t *testing.T) {
+	f := func(taps, want string) {
+		t.Helper()
+		_, err := Parse("f", []byte("endpoints: [{name: e}, {name: d}]\ntaps: ["+taps+"]\n"+
+			"triggers: [{name: a, on: {data: {endpoint: e, rows: 1}}, command: {argv: [/x]}}]"))
+		if got := fmt.Sprint(err); !strings.Contains(got, want) {
+			t.Errorf("%s: %s, want %s", taps, got, want)
+		}
+	}
+	const fault = `triggers[0].on.data.endpoint: is "e", of which no tap keeps files`
+	f("", fault)
+	f("{name: t, cloudevents: {url: 'http://x'}}", fault)
+	f("{name: t, files: {path: p, format: jsonl}, endpoints: [d]}", fault)
+	f("{name: t, files: {path: p, format: jsonl}, endpoints: [d, e]}", "<nil>")
+	f("{name: t, files: {path: p, format: jsonl}}", "<nil>")
 }
 
 func TestTriggerFaults(t *testing.T) {

@@ -123,7 +123,7 @@ func (r *resolver) column(node *ast.Node, name string) error {
 
 func listed(columns []string) string {
 	if len(columns) == 0 {
-		return "none: the model has no inputs and outputs of fixed width"
+		return "none: the model has no inputs and outputs that have rows"
 	}
 	if more := len(columns) - maxListed; more > 0 {
 		columns = append(slices.Clone(columns[:maxListed]), "and more")

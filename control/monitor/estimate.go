@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"github.com/millrace-ml/millrace/drift/performance"
@@ -39,8 +40,11 @@ type estimating struct {
 func newEstimating(loss *Loss, inputs int, outputs []string) (*estimating, error) {
 	e := &estimating{rows: loss.Rows}
 	name := loss.Probabilities
+	// Without a class they are sums of an output that is wide or of variable size.
+	several := slices.Contains(outputs, name+".class")
 	for i, column := range outputs {
-		if column == name || strings.HasPrefix(column, name+".") && column != name+".class" {
+		if column == name ||
+			several && strings.HasPrefix(column, name+".") && column != name+".class" {
 			e.places = append(e.places, inputs+i)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/millrace-ml/millrace/drift"
 	"github.com/millrace-ml/millrace/drift/distance"
 	"github.com/millrace-ml/millrace/drift/reference"
+	"github.com/millrace-ml/millrace/drift/sketch"
 )
 
 // Reading is what a monitor has found in a tick.
@@ -38,12 +39,55 @@ type Feature struct {
 	Name     string  `json:"name"`
 	Evidence float64 `json:"evidence"`
 	Named    bool    `json:"named,omitempty"` // it has drifted
-	// How far apart the histograms are: the population stability index, and what it exceeds
-	// without any drift in one of twenty cases. No alarm follows from these.
-	PSI   float64 `json:"psi,omitempty"`
-	Noise float64 `json:"psi_noise,omitempty"`
+	Distances
 	// The histograms, where there is a suspicion.
 	Bins []Bin `json:"bins,omitempty"`
+}
+
+// Distances say for people how far apart two histograms are: that of the reference, and that of
+// the rows since the evidence has grown where there is a suspicion, else of the tick's rows. They
+// have no rate of false alarms, so that no alarm follows from them: see package distance.
+type Distances struct {
+	Compared uint64  `json:"compared,omitempty"`  // rows; without any there are no distances
+	PSI      float64 `json:"psi,omitempty"`       // population stability index
+	Noise    float64 `json:"psi_noise,omitempty"` // PSI exceeds it in one of 20 cases without drift
+	JS       float64 `json:"jensen_shannon,omitempty"`
+	// Of a feature of numbers: the Kolmogorov-Smirnov distance, and in the feature's own unit that
+	// of Wasserstein.
+	Numeric     bool    `json:"numeric,omitempty"`
+	KS          float64 `json:"kolmogorov_smirnov,omitempty"`
+	Wasserstein float64 `json:"wasserstein,omitempty"`
+}
+
+// Each calls f with each distance there is, by the name of its measure.
+func (d *Distances) Each(f func(measure string, x float64)) {
+	if d.Compared == 0 {
+		return
+	}
+	f("psi", d.PSI)
+	f("psi_noise", d.Noise)
+	f("jensen_shannon", d.JS)
+	if d.Numeric {
+		f("kolmogorov_smirnov", d.KS)
+		f("wasserstein", d.Wasserstein)
+	}
+}
+
+// distances compares histograms of a layout. One without rows has none.
+func distances(l *sketch.Layout, live, reference []uint64) (d Distances) {
+	if sum(live) == 0 || sum(reference) == 0 {
+		return d
+	}
+	d.Compared = uint64(sum(live))
+	d.PSI, d.Noise = distance.PSI(live, reference)
+	d.JS = distance.JensenShannon(live, reference)
+	n := l.Regular()
+	if l.IsNumeric() && sum(live[:n]) > 0 && sum(reference[:n]) > 0 {
+		d.Numeric = true
+		d.KS = distance.KS(live[:n], reference[:n])
+		d.Wasserstein = distance.Wasserstein(live[:n], reference[:n], l.Edges())
+	}
+	return d
 }
 
 // Bin is a bin of a feature, and the share of the rows in it.
@@ -80,8 +124,13 @@ func (m *Monitor) features(r drift.Report) []Feature {
 	for _, i := range order[:min(len(order), maxFeatures)] {
 		s := &r.Streams[i]
 		f := Feature{Name: s.Name, Evidence: s.Evidence, Named: s.Named}
-		if suspected && i < len(m.live) {
+		switch {
+		case i >= len(m.profile.Features): // of all together
+		case suspected && m.live != nil:
 			m.compare(&f, i)
+		default:
+			of, slot := &m.profile.Features[i], m.profile.Season.Slot(m.at)
+			f.Distances = distances(of.Layout(), m.window.Feature(i).Counts(), of.Counts[slot])
 		}
 		list = append(list, f)
 	}
@@ -95,11 +144,10 @@ func (m *Monitor) compare(f *Feature, at int) {
 	for bin, n := range m.live[at] {
 		after[bin] = uint64(n)
 	}
-	if sum(before) == 0 || sum(after) == 0 {
+	layout := of.Layout()
+	if f.Distances = distances(layout, after, before); f.Compared == 0 {
 		return
 	}
-	f.PSI, f.Noise = distance.PSI(after, before)
-	layout := of.Layout()
 	for bin := range before {
 		if len(f.Bins) == maxBins {
 			f.Bins = append(f.Bins, Bin{Label: "all others"})
@@ -212,11 +260,14 @@ func (f *Feature) Text() string {
 	if f.Named {
 		b.WriteString(", it has drifted")
 	}
-	if f.Bins == nil {
-		b.WriteString("\n")
-		return b.String()
+	if f.Compared > 0 {
+		fmt.Fprintf(&b, "; %d rows: PSI %s (noise up to %s), Jensen-Shannon %s", f.Compared,
+			Short(f.PSI), Short(f.Noise), Short(f.JS))
 	}
-	fmt.Fprintf(&b, ", PSI %s (noise up to %s)\n", Short(f.PSI), Short(f.Noise))
+	if f.Numeric {
+		fmt.Fprintf(&b, ", KS %s, Wasserstein %s", Short(f.KS), Short(f.Wasserstein))
+	}
+	b.WriteString("\n")
 	most, width := 0.0, 0
 	for _, bin := range f.Bins {
 		most = max(most, bin.Before, bin.After)

@@ -3,6 +3,8 @@
 //
 //   - [Monitor] counts rows, learns a reference from the first ones where there is none, and
 //     gathers evidence, a tick at a time. What it finds in a tick is a [Reading].
+//   - [Counts] are what one Monitor has counted and another judges: replicas of a server watch as
+//     one.
 //   - [Status] is what people see and what is stored: Next takes a reading in, Acknowledge,
 //     Resolve and Reset are what a person says. [Alarm] is the record of one alarm.
 //
@@ -56,7 +58,8 @@ func (c *Config) calm() float64 { return math.Sqrt(c.Every) }
 // something is the evidence from which on there is some: below it, it is what nothing leaves.
 const something = 1
 
-// ErrState is returned for a kept state that is of another reference, or damaged.
+// ErrState is returned for a kept state that is of another reference, or damaged, and for counts of
+// another reference.
 var ErrState = errors.New("monitor: state of another reference")
 
 // Monitor watches the rows of one version.
@@ -66,7 +69,8 @@ type Monitor struct {
 
 	learner *reference.Collector // nil once there is a reference
 	profile *reference.Profile
-	places  []int // of the profile's features in a row
+	print   string // the profile's fingerprint
+	places  []int  // of the profile's features in a row
 	window  *drift.Window
 	drift   *drift.Monitor
 
@@ -96,7 +100,7 @@ func New(cfg Config, sig *tensor.Signature, p *reference.Profile) (*Monitor, err
 	}
 	if cfg.Loss != nil {
 		var err error
-		if m.performer, err = newPerformer(&cfg, m.inputs, m.outputs); err != nil {
+		if m.performer, err = newPerformer(&cfg, m.inputs, m.outputs, lossesOf(p)); err != nil {
 			return nil, err
 		}
 	}
@@ -125,7 +129,7 @@ func (m *Monitor) checkDerived(p *reference.Profile) error {
 
 // columns returns the names of a row's columns, with those that are derived.
 func (m *Monitor) columns() []string {
-	columns := slices.Clone(m.rows.Columns())
+	columns := m.rows.Columns()
 	for _, d := range m.cfg.Derived {
 		columns = append(columns, d.Name)
 	}
@@ -152,8 +156,8 @@ func (m *Monitor) derive(row []sketch.Value) []sketch.Value {
 func (m *Monitor) learn(sig *tensor.Signature) error {
 	columns := m.columns()
 	if len(columns) == 0 {
-		return errors.New("the model has no inputs and outputs of fixed width that could be " +
-			"watched; take the monitor away")
+		return errors.New("the model has no inputs and outputs whose rows could be watched; take " +
+			"the monitor away")
 	}
 	there := func(names []string) []string {
 		return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
@@ -170,13 +174,17 @@ func (m *Monitor) learn(sig *tensor.Signature) error {
 // Outputs lists the columns of a row that are the model's answers.
 func Outputs(sig *tensor.Signature) []string {
 	inputs := drift.NewRows(&tensor.Signature{Inputs: sig.Inputs, MaxBatchSize: sig.MaxBatchSize})
-	return drift.NewRows(sig).Columns()[len(inputs.Columns()):]
+	return slices.Clone(drift.NewRows(sig).Columns()[len(inputs.Columns()):])
 }
 
 // begin watches against a reference.
 func (m *Monitor) begin(p *reference.Profile) error {
 	columns := m.columns()
 	places, err := p.Match(columns)
+	if err != nil {
+		return err
+	}
+	print, err := p.Fingerprint()
 	if err != nil {
 		return err
 	}
@@ -201,7 +209,7 @@ func (m *Monitor) begin(p *reference.Profile) error {
 			return err
 		}
 	}
-	m.outlying, m.segmented = o, g
+	m.outlying, m.segmented, m.print = o, g, print
 	m.profile, m.places, m.window, m.drift, m.learner, m.counted = p, places, w, d, nil, 0
 	m.live, m.examples, m.strand = nil, nil, Strand{Kind: KindDrift}
 	return nil
@@ -336,7 +344,7 @@ func (m *Monitor) Tick(now time.Time) (Reading, error) {
 func (m *Monitor) judge(r *Reading) error {
 	r.Strands = []Strand{m.strand}
 	if p := m.performer; p != nil {
-		found, err := p.tick(&m.cfg)
+		found, err := p.tick(&m.cfg, r.Rows)
 		if err != nil {
 			return fmt.Errorf("cannot judge the answers: %w", err)
 		}
@@ -504,7 +512,7 @@ func (m *Monitor) UnmarshalJSON(text []byte) error {
 		return fmt.Errorf("%w: its counts have other bins", ErrState)
 	}
 	if k.Performance != nil && m.performer != nil {
-		p, err := newPerformer(&m.cfg, m.inputs, m.outputs)
+		p, err := newPerformer(&m.cfg, m.inputs, m.outputs, lossesOf(m.profile))
 		if err == nil {
 			err = p.restore(k.Performance, &m.cfg)
 		}

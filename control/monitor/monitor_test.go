@@ -165,6 +165,10 @@ func TestAlarm(t *testing.T) {
 	if n := b.run(s, 1000, monitor.StateAlarm); n < 1000 {
 		t.Fatalf("an alarm after %d ticks without drift: %s", n, b.status.Reason)
 	}
+	calm := b.m.Last().Features[0].Distances
+	if calm.Compared != 100 || calm.PSI <= 0 || calm.KS > 0.25 || !calm.Numeric {
+		t.Errorf("of a tick the distances are %+v", calm)
+	}
 	before := b.now
 	s.shift = 1
 	n := b.run(s, 50, monitor.StateAlarm)
@@ -176,6 +180,11 @@ func TestAlarm(t *testing.T) {
 	f := a.Reading.Features[0]
 	if f.Name != "x.0" || !f.Named || len(f.Bins) == 0 || f.PSI < 0.5 {
 		t.Errorf("the feature is %+v", f)
+	}
+	// Of normal values, shifted by a deviation: 1, 2 Phi(1/2) - 1 = 0.38, and 1.
+	if f.PSI < 0.7 || f.PSI > 1.3 || math.Abs(f.KS-0.38) > 0.08 ||
+		math.Abs(f.Wasserstein-1) > 0.15 || f.JS < 0.2 || f.JS > 0.5 {
+		t.Errorf("the distances are %+v", f.Distances)
 	}
 	if a.Began.Before(before.Add(-time.Hour)) || a.Began.After(before.Add(10*time.Minute)) {
 		t.Errorf("the drift began at %v, it is said at %v", before, a.Began)

@@ -38,17 +38,26 @@ type outlying struct {
 }
 
 func newOutlying(c *Config, p *reference.Profile) (*outlying, error) {
-	t, ok := p.OutlierThreshold(c.Outliers)
-	if !ok {
-		return nil, fmt.Errorf("%w: it does not say which rows are outliers, as it was written "+
-			"by hand or has too few rows that differ; take `outliers` away from the monitor, or "+
-			"build it of 10000 rows", performance.ErrReference)
+	t, err := threshold(c, p)
+	if err != nil {
+		return nil, err
 	}
 	h, err := newHarm(KindOutliers, performance.Losses{Rows: t.Rows, Sum: float64(t.Above)}, c)
 	if err != nil {
 		return nil, fmt.Errorf("cannot look for outliers: %w", err)
 	}
 	return &outlying{threshold: t, harm: h, last: Outliers{Score: t.Score}}, nil
+}
+
+// threshold is the score above which a row is an outlier.
+func threshold(c *Config, p *reference.Profile) (reference.Threshold, error) {
+	t, ok := p.OutlierThreshold(c.Outliers)
+	if !ok {
+		return t, fmt.Errorf("%w: it does not say which rows are outliers, as it was written "+
+			"by hand or has too few rows that differ; take `outliers` away from the monitor, or "+
+			"build it of 10000 rows", performance.ErrReference)
+	}
+	return t, nil
 }
 
 // add counts a row with its score, and says whether it is an outlier.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/millrace-ml/millrace/drift/performance"
+	"github.com/millrace-ml/millrace/drift/reference"
 	"github.com/millrace-ml/millrace/drift/sketch"
 )
 
@@ -22,8 +23,8 @@ type Loss struct {
 	// Scale is the error of a number that is a loss of 1, as is a greater one. With 0 each answer
 	// that is not the label is.
 	Scale float64
-	// Expected is the mean loss of Rows answers that were sound. With nil that of the first so many
-	// is taken.
+	// Expected is the mean loss of Rows answers that were sound. With nil that of the reference is
+	// taken, where it has losses, and else that of the first so many.
 	Expected *float64
 	Rows     int
 	// Probabilities is the output with those of the classes, by which is estimated how many answers
@@ -45,6 +46,9 @@ type Performance struct {
 	Limit    float64 `json:"limit"`
 	// The losses since the evidence has grown.
 	Since performance.Losses `json:"since"`
+	// When the last loss became known, about, and for how many ticks of rows none has since.
+	Latest time.Time `json:"latest,omitzero"`
+	Silent uint64    `json:"silent,omitempty"`
 	// What is likely without labels, once it was taught by some.
 	Estimate *Estimate `json:"estimate,omitempty"`
 }
@@ -59,12 +63,19 @@ type performer struct {
 	harm    *harm    // nil while its reference is learned
 	fresh   []answer // to the request that is being taken apart
 	last    Performance
+	// Where another monitor judges: how much of last.Unknown was taken, and when the first of
+	// learned came.
+	taken uint64
+	began time.Time
 
 	estimating *estimating // nil where there is no estimate
 }
 
-// newPerformer returns one for rows that end with these outputs after so many inputs.
-func newPerformer(c *Config, inputs int, outputs []string) (*performer, error) {
+// newPerformer returns one for rows that end with these outputs after so many inputs. The losses
+// are those of the reference, nil where it has none.
+func newPerformer(
+	c *Config, inputs int, outputs []string, known *reference.Losses,
+) (*performer, error) {
 	p := &performer{loss: *c.Loss, place: -1, seed: maphash.MakeSeed()}
 	if p.loss.Output != "" {
 		at := slices.Index(outputs, p.loss.Output)
@@ -83,7 +94,23 @@ func newPerformer(c *Config, inputs int, outputs []string) (*performer, error) {
 		rows := uint64(p.loss.Rows)
 		return p, p.begin(performance.Losses{Rows: rows, Sum: *e * float64(rows)}, c)
 	}
-	return p, nil
+	if known == nil || p.loss.Output == "" {
+		return p, nil
+	}
+	if known.Output != p.loss.Output || known.Scale != p.loss.Scale {
+		return nil, fmt.Errorf("the reference has the losses of output %q with scale %v, and the "+
+			"monitor looks at %q with %v; build it anew, or give performance.reference_error",
+			known.Output, known.Scale, p.loss.Output, p.loss.Scale)
+	}
+	return p, p.begin(performance.Losses{Rows: known.Rows, Sum: known.Sum}, c)
+}
+
+// lossesOf returns those of a reference, which may be nil.
+func lossesOf(p *reference.Profile) *reference.Losses {
+	if p == nil {
+		return nil
+	}
+	return p.Losses
 }
 
 // noAnswers is returned for a key that names no answers.
@@ -92,9 +119,9 @@ func noAnswers(key, name string, outputs []string) error {
 		"performance.%s says; there are: %s", name, key, strings.Join(outputs, ", "))
 }
 
-func (p *performer) begin(reference performance.Losses, c *Config) (err error) {
-	p.learned = reference
-	p.harm, err = newHarm(KindPerformance, reference, c)
+func (p *performer) begin(sound performance.Losses, c *Config) (err error) {
+	p.learned = sound
+	p.harm, err = newHarm(KindPerformance, sound, c)
 	return err
 }
 
@@ -211,6 +238,9 @@ func (p *performer) add(now time.Time, loss float64) {
 	if p.harm != nil {
 		err = p.harm.add(now, loss)
 	} else {
+		if p.learned.Rows == 0 {
+			p.began = now
+		}
 		err = p.learned.Add(loss)
 	}
 	if err != nil {
@@ -220,8 +250,8 @@ func (p *performer) add(now time.Time, loss float64) {
 	p.last.Known++
 }
 
-// tick judges what has become known since the last one.
-func (p *performer) tick(c *Config) (*Performance, error) {
+// tick judges what has become known since the last one, in which there were so many rows.
+func (p *performer) tick(c *Config, rows uint64) (*Performance, error) {
 	r := p.last
 	if e := p.estimating; e != nil {
 		if err := e.tick(); err != nil {
@@ -238,6 +268,11 @@ func (p *performer) tick(c *Config) (*Performance, error) {
 		if err := p.begin(p.learned, c); err != nil {
 			return nil, err
 		}
+	}
+	if p.harm.window.Rows > 0 {
+		r.Latest, r.Silent = p.harm.at, 0
+	} else if rows > 0 {
+		r.Silent++
 	}
 	h, err := p.harm.tick(c)
 	r.Strand, r.Recent, r.Expected, r.Limit = p.harm.strand, h.Recent, h.Expected, h.Limit

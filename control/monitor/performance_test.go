@@ -79,6 +79,61 @@ func TestPerformanceAlarm(t *testing.T) {
 	}
 }
 
+// Without labels an alarm is not over, however many rows come: its reason says so once, also after
+// a restart, as long as none come.
+func TestLabelsStop(t *testing.T) {
+	s := newSource(27, 3)
+	p := s.profile(t, 20_000)
+	cfg := monitor.Config{Every: 10_000, Tolerance: 0.1, Loss: losses("score", 0)}
+	b := newBench(t, cfg, 3, p)
+	for n := 0; n < 100 && b.status.State != monitor.StateAlarm; n++ {
+		b.labelled(s, 20, 0.3)
+	}
+	at := b.now
+	says := func(want int) {
+		t.Helper()
+		const text = "; no labels since 2001-09-09T"
+		if b.status.State != monitor.StateAlarm || strings.Count(b.status.Reason, text) != want ||
+			!strings.HasPrefix(b.status.Reason, "answers are worse") {
+			t.Errorf("%v after the last label it is %s: %s", b.now.Sub(at), b.status.State,
+				b.status.Reason)
+		}
+	}
+	quiet := func(ticks, rows int) {
+		t.Helper()
+		for range ticks {
+			b.tick(s.request(rows))
+		}
+	}
+	quiet(59, 10)
+	for range 100 {
+		b.judge() // nobody calls
+	}
+	says(0)
+	quiet(1, 10)
+	says(1)
+	text, err := json.Marshal(b.m)
+	if err == nil {
+		b.m = newBench(t, cfg, 3, p).m
+		err = json.Unmarshal(text, b.m)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	quiet(1000, 1)
+	says(1)
+	b.labelled(s, 20, 0.05)
+	says(0)
+	quiet(100, 1)
+	says(1)
+	for n := 0; n < 1000 && b.status.State != monitor.StateResolved; n++ {
+		b.labelled(s, 20, 0.05)
+	}
+	if b.status.State != monitor.StateResolved || b.status.Alarms != 1 {
+		t.Errorf("with sound answers it is %s: %s", b.status.State, b.status.Reason)
+	}
+}
+
 // answered is an answer of some rows, which are 1, 2 and so on, and the scale of its errors.
 type answered struct {
 	scale float64

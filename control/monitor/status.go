@@ -17,6 +17,7 @@ type State string
 // The states of a monitor. An alarm is on in StateAlarm and StateAcknowledged.
 const (
 	StateLearning     State = "learning"  // the reference is read or learned
+	StateCounting     State = "counting"  // another server judges what is counted here
 	StateOK           State = "ok"        // rows are as in the reference
 	StateSuspected    State = "suspected" // some evidence of drift, not enough for an alarm
 	StateAlarm        State = "alarm"
@@ -27,8 +28,8 @@ const (
 
 // States lists all states.
 func States() []State {
-	return []State{StateLearning, StateOK, StateSuspected, StateAlarm, StateAcknowledged,
-		StateResolved, StateError}
+	return []State{StateLearning, StateCounting, StateOK, StateSuspected, StateAlarm,
+		StateAcknowledged, StateResolved, StateError}
 }
 
 // Firing says whether an alarm is on.
@@ -56,7 +57,19 @@ type Status struct {
 	Kinds     []Kind  `json:"kinds,omitempty"`   // of that alarm: what raised it is the first
 	Quiet     uint64  `json:"quiet,omitempty"`   // ticks without enough evidence that end the alarm
 	Last      Reading `json:"last"`
-	Events    []Event `json:"events,omitempty"` // the latest last
+	// Sent is when the judge has taken counts last, where it is another server. Replicas are those
+	// that have sent counts here, the one that was heard last the first.
+	Sent     time.Time `json:"sent,omitzero"`
+	Replicas []Replica `json:"replicas,omitempty"`
+	Events   []Event   `json:"events,omitempty"` // the latest last
+}
+
+// Replica is a server whose counts are judged here.
+type Replica struct {
+	ID       string    `json:"id"`
+	Sequence uint64    `json:"sequence"` // of the last counts that were taken
+	Heard    time.Time `json:"heard"`
+	Rows     uint64    `json:"rows"` // that were taken
 }
 
 // Event is something that happened to a monitor.
@@ -118,7 +131,7 @@ func (s Status) Begin(of Subject, threshold float64, now time.Time, why string) 
 		s.enter(StateResolved, now, why)
 	}
 	s.Subject, s.Threshold, s.Reference, s.Last = of, threshold, "", Reading{}
-	s.Skipped, s.Quiet = 0, 0
+	s.Skipped, s.Quiet, s.Sent, s.Replicas = 0, 0, time.Time{}, nil
 	s.enter(StateLearning, now, "the reference is read")
 	return s
 }
@@ -126,6 +139,13 @@ func (s Status) Begin(of Subject, threshold float64, now time.Time, why string) 
 // Wait returns the status of a monitor that cannot watch yet.
 func (s Status) Wait(now time.Time, why string) Status {
 	s.enter(StateLearning, now, why)
+	return s
+}
+
+// Count returns the status of a monitor whose counts another server judges.
+func (s Status) Count(r Reading, why string) Status {
+	s.Last = r
+	s.enter(StateCounting, r.Time, why)
 	return s
 }
 
@@ -163,13 +183,7 @@ func (s Status) Next(c Config, r Reading) (next Status, restart bool) {
 		s.enter(StateLearning, r.Time, fmt.Sprintf("%d of %d rows for the reference have come",
 			r.Learned, r.Learn))
 	case s.State.Firing():
-		if n := r.ticks(s.Kinds); !enough && n >= s.Quiet {
-			s.enter(StateResolved, r.Time, fmt.Sprintf(
-				"in %d ticks the evidence has not come back", n))
-		} else if enough && !slices.Contains(s.Kinds, r.Kind) {
-			s.Kinds = append(slices.Clip(s.Kinds), r.Kind)
-			s.enter(s.State, r.Time, s.Reason+"; later "+c.Reason(r))
-		}
+		s.follow(c, r)
 	case enough:
 		s.Alarms++
 		s.Kinds = []Kind{r.Kind}
@@ -183,6 +197,32 @@ func (s Status) Next(c Config, r Reading) (next Status, restart bool) {
 		s.enter(StateOK, r.Time, "")
 	}
 	return s, enough
+}
+
+// noLabels begins what is added to the reason of an alarm while it cannot be told whether it is
+// over.
+const noLabels = "; no labels since "
+
+// follow goes on with an alarm that is on. Worse answers are not over because nobody says any more
+// how good they are: after as many ticks of rows as end an alarm at the earliest, the reason says
+// so.
+func (s *Status) follow(c Config, r Reading) {
+	s.Reason, _, _ = strings.Cut(s.Reason, noLabels)
+	enough := r.Evidence >= c.Every
+	if n := r.ticks(s.Kinds); !enough && n >= s.Quiet {
+		s.enter(StateResolved, r.Time, fmt.Sprintf(
+			"in %d ticks the evidence has not come back", n))
+		return
+	}
+	if enough && !slices.Contains(s.Kinds, r.Kind) {
+		s.Kinds = append(slices.Clip(s.Kinds), r.Kind)
+		s.enter(s.State, r.Time, s.Reason+"; later "+c.Reason(r))
+	}
+	p := r.Performance
+	if p != nil && p.Silent >= leastQuiet && slices.Contains(s.Kinds, KindPerformance) {
+		s.Reason += noLabels + p.Latest.UTC().Format(time.RFC3339) +
+			": it cannot be told whether it is over"
+	}
 }
 
 // ticks is how many ticks the evidence of some kinds is of: that which has the fewest.

@@ -1,24 +1,31 @@
 package notify
 
 import (
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // fact is a line below the sentence of a notice.
 type fact struct{ name, value string }
 
-func facts(r Rollout) []fact {
-	all := []fact{{"Endpoint", r.Endpoint}, {"Model", r.Model}, {"Stable", r.Stable},
-		{"Canary", r.Canary}, {"Step", strconv.Itoa(r.Step)},
-		{"Weight", strconv.FormatFloat(r.Weight, 'g', 4, 64) + " %"}, {"Reason", r.Reason}}
-	var said []fact
-	for _, f := range all {
-		if f.value != "" {
-			said = append(said, f)
-		}
+// facts are at most ten.
+func facts(d Data) []fact {
+	var all []fact
+	if a := d.Alarm; a != nil {
+		all = []fact{{"Monitor", a.Monitor}, {"Endpoint", d.Endpoint}, {"Model", d.Model},
+			{"Version", a.Version}, {"Kind", a.Kind},
+			{"Features", shorten(strings.Join(a.Features, ", "), maxText)},
+			{"Began", a.Began.UTC().Format(time.RFC3339)}, {"Reason", d.Reason},
+			{"Acknowledged by", a.By}, {"Resolution", a.Resolution}}
 	}
-	return said
+	if r := d.Rollout; r != nil {
+		all = []fact{{"Endpoint", d.Endpoint}, {"Model", d.Model}, {"Stable", r.Stable},
+			{"Canary", r.Canary}, {"Step", strconv.Itoa(r.Step)},
+			{"Weight", strconv.FormatFloat(r.Weight, 'g', 4, 64) + " %"}, {"Reason", d.Reason}}
+	}
+	return slices.DeleteFunc(all, func(f fact) bool { return f.value == "" })
 }
 
 type object map[string]any
@@ -35,7 +42,7 @@ func slack(e Event) object {
 	plain := func(text string) object {
 		return object{"type": "plain_text", "text": text, "emoji": false}
 	}
-	var fields []object // at most 10 of 2000 characters
+	var fields []object // at most ten, of 2000 characters
 	for _, f := range facts(e.Data) {
 		fields = append(fields, plain(f.name+": "+f.value))
 	}
@@ -55,7 +62,10 @@ func headline(e Event) string {
 	if e.Data.Sentence != "" {
 		return e.Data.Sentence
 	}
-	return e.Type + " " + e.Data.Rollout
+	if r := e.Data.Rollout; r != nil {
+		return e.Type + " " + r.ID
+	}
+	return e.Type + " " + e.Data.Alarm.ID
 }
 
 // teams writes a message with an Adaptive Card. Text runs know no Markdown: names of

@@ -1,6 +1,6 @@
-// Package notify asks and tells others about rollouts: a [Gate] asks a webhook whether
-// a rollout may go on, a [Notice] tells Slack, Microsoft Teams or a webhook what has
-// happened.
+// Package notify asks and tells others: a [Gate] asks a webhook whether a rollout may go
+// on, a [Notice] tells Slack, Microsoft Teams or a webhook what has happened to a rollout
+// or an alarm.
 //
 // Webhooks are those of Standard Webhooks: the headers webhook-id, webhook-timestamp
 // and webhook-signature, made by [Secret.Sign] and checked by [Secret.Verify]. An
@@ -23,6 +23,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -93,28 +94,55 @@ const (
 	AfterEnd        = "rollout.after_end"
 )
 
-// Event is something that happens to a rollout.
+// The types of events of an alarm.
+const (
+	AlarmRaised       = "alarm.raised"
+	AlarmAcknowledged = "alarm.acknowledged"
+	AlarmResolved     = "alarm.resolved"
+)
+
+// Event is something that happens to a rollout or an alarm.
 type Event struct {
 	// ID names this event among all, as in "fraud-17/before_step-2/1": rollout, stage
 	// and attempt. Whoever sends the event again gives the same.
 	ID   string    `json:"-"`
 	Type string    `json:"type"` // as in "rollout.before_step"
 	Time time.Time `json:"timestamp"`
-	Data Rollout   `json:"data"`
+	Data Data      `json:"data"`
 }
 
-// Rollout is what an event tells of a rollout.
+// Data is what an event tells. It has one of Rollout and Alarm, whose keys stand beside
+// the others in JSON.
+type Data struct {
+	*Rollout
+	*Alarm
+	Endpoint string `json:"endpoint"`
+	Model    string `json:"model"`
+	Reason   string `json:"reason"`
+	Sentence string `json:"sentence"` // says to people what happens
+	Link     string `json:"link"`     // where they see more
+}
+
+// Rollout is what an event tells of a rollout alone.
 type Rollout struct {
-	Rollout  string  `json:"rollout"` // its id
-	Endpoint string  `json:"endpoint"`
-	Model    string  `json:"model"`
-	Stable   string  `json:"stable"` // version
-	Canary   string  `json:"canary"` // version
-	Step     int     `json:"step"`
-	Weight   float64 `json:"weight"` // percent of the requests that go to the canary
-	Reason   string  `json:"reason"`
-	Sentence string  `json:"sentence"` // says to people what happens
-	Link     string  `json:"link"`     // where they see more
+	ID     string  `json:"rollout"`
+	Stable string  `json:"stable"` // version
+	Canary string  `json:"canary"` // version
+	Step   int     `json:"step"`
+	Weight float64 `json:"weight"` // percent of the requests that go to the canary
+}
+
+// Alarm is what an event tells of an alarm alone. Its reason is that of the event.
+type Alarm struct {
+	ID         string    `json:"alarm"` // as in "fraud/3"
+	Monitor    string    `json:"monitor"`
+	Version    string    `json:"version"`
+	Kind       string    `json:"kind"`     // as in "drift"
+	Features   []string  `json:"features"` // that have drifted, as far as it can be told
+	Began      time.Time `json:"began"`    // about
+	Raised     time.Time `json:"raised"`
+	By         string    `json:"acknowledged_by,omitempty"`
+	Resolution string    `json:"resolution,omitempty"` // why it is over
 }
 
 // Validate lists all faults.
@@ -129,7 +157,11 @@ func (e Event) Validate() error {
 	if e.Time.IsZero() {
 		faults = append(faults, errors.New("it has no time"))
 	}
-	if math.IsNaN(e.Data.Weight) || math.IsInf(e.Data.Weight, 0) {
+	r := e.Data.Rollout
+	if (r == nil) == (e.Data.Alarm == nil) {
+		faults = append(faults, errors.New("it is not of one rollout or alarm"))
+	}
+	if r != nil && (math.IsNaN(r.Weight) || math.IsInf(r.Weight, 0)) {
 		faults = append(faults, errors.New("its weight is no number"))
 	}
 	if err := errors.Join(faults...); err != nil {
@@ -138,23 +170,43 @@ func (e Event) Validate() error {
 	return nil
 }
 
-// cut shortens all texts to so many bytes.
+// cut returns the event with all texts shortened to so many bytes.
 func (e Event) cut(most int) Event {
 	d := &e.Data
-	for _, text := range []*string{&e.Type, &d.Rollout, &d.Endpoint, &d.Model, &d.Stable,
-		&d.Canary, &d.Reason, &d.Sentence, &d.Link} {
-		if len(*text) > most {
-			*text = strings.ToValidUTF8((*text)[:most], "") + "..."
+	texts := []*string{&e.Type, &d.Endpoint, &d.Model, &d.Reason, &d.Sentence, &d.Link}
+	if d.Rollout != nil {
+		r := *d.Rollout
+		d.Rollout, texts = &r, append(texts, &r.ID, &r.Stable, &r.Canary)
+	}
+	if d.Alarm != nil {
+		a := *d.Alarm
+		a.Features = slices.Clone(a.Features[:min(len(a.Features), maxFeatures)])
+		d.Alarm = &a
+		texts = append(texts, &a.ID, &a.Monitor, &a.Version, &a.Kind, &a.By, &a.Resolution)
+		for i := range a.Features {
+			texts = append(texts, &a.Features[i])
 		}
 	}
+	for _, text := range texts {
+		*text = shorten(*text, most)
+	}
 	return e
+}
+
+// shorten cuts a text after so many bytes.
+func shorten(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "..."
 }
 
 // Bounds. Standard Webhooks wants payloads below 20 KB; a field of Slack may have 2000
 // characters, its name included.
 const (
-	maxPayload = 20_000
-	maxText    = 1900 // bytes of one text
+	maxPayload  = 20_000
+	maxText     = 1900 // bytes of one text
+	maxFeatures = 10
 )
 
 // payload writes an event in a format, with its texts as long as there is room for.

@@ -80,7 +80,8 @@ func (s *shelf) list(name string) (source.Listing, error) {
 		if !e.IsDir() {
 			continue
 		}
-		v := source.Version{Name: e.Name(), RunID: "run-" + e.Name()}
+		v := source.Version{Name: e.Name(), RunID: "run-" + e.Name(),
+			Tags: map[string]string{"millrace.run": "trained-" + e.Name()}}
 		path := filepath.Join(s.dir, name, e.Name())
 		if text, err := os.ReadFile(filepath.Join(path, "status")); err == nil {
 			v.Status = string(text)

@@ -218,6 +218,7 @@ func (w *work) version(name string, index index, fault error) Version {
 	}
 	if entry != nil {
 		v.RunID, v.Link, v.Created = entry.RunID, entry.Link, entry.Created
+		v.TrainedIn = entry.Tags["millrace.run"]
 	}
 	if !h.folder {
 		v.State, v.Reason = absent(h.err, entry)

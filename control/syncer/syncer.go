@@ -61,6 +61,8 @@ type Version struct {
 	RunID   string    `json:"run_id,omitempty"`
 	Link    string    `json:"link,omitempty"` // a page for people
 	Created time.Time `json:"created,omitzero"`
+	// The run of a trigger that it was trained in, as its tag millrace.run says.
+	TrainedIn string `json:"trained_in,omitempty"`
 }
 
 // Model says what is wanted of a model.

@@ -25,6 +25,9 @@ func TestAliases(t *testing.T) {
 	b.src.set(t, "m", "2", sample(t, "iris"))
 	b.src.set(t, "m", "3", sample(t, "wine"))
 	b.looks("3:Ready [3]") // the newest, where nothing else is wanted
+	if v := b.model.Status.Versions[0]; v.RunID != "run-3" || v.TrainedIn != "trained-3" {
+		t.Errorf("%+v", v)
+	}
 	b.src.aliases(t, "m", "champion 1")
 	b.looks("1:Ready @champion=1 [1]") // once that is READY the newest leaves
 	b.src.aliases(t, "m", "champion 2", "challenger 3")

@@ -20,8 +20,9 @@
 // It may be killed between any two of these lines. A run has a name that is the same
 // however often it is started, and Turn sees that a call was broken off: then it
 // depends on the [Guarantee] that the pipeline's kind gives whether the call is made
-// again or the run is given up as Lost. A Run has one goroutine at a time that calls
-// Turn and Act; what a person says meanwhile goes into the Run that Next is called on.
+// again, the run is looked for before, or it is given up as Lost. A Run has one
+// goroutine at a time that calls Turn and Act; what a person says meanwhile goes into
+// the Run that Next is called on.
 //
 // How a run ends:
 //

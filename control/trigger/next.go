@@ -25,8 +25,9 @@ type Pipeline interface {
 	// Start starts a run under its Name, or finds that it has started before: then that
 	// is no error. The Status has External.
 	Start(ctx context.Context, r Run) (Status, error)
-	// Status looks at a run by its External.
-	Status(ctx context.Context, external string) (Status, error)
+	// Status looks at a run by its External, and by its Name as long as it has none: then
+	// the Status has External, or the error is ErrGone.
+	Status(ctx context.Context, r Run) (Status, error)
 	// Cancel asks to end a run; it may be asked again, more firmly. Status shows when it
 	// has ended.
 	Cancel(ctx context.Context, external string) error
@@ -84,10 +85,10 @@ func Act(ctx context.Context, p Pipeline, r Run, a Action) Observation {
 	case Start:
 		o.Status, o.Err = p.Start(ctx, r)
 	case Look:
-		o.Status, o.Err = p.Status(ctx, r.External)
+		o.Status, o.Err = p.Status(ctx, r)
 	case End:
 		err := p.Cancel(ctx, r.External)
-		o.Status, o.Err = p.Status(ctx, r.External)
+		o.Status, o.Err = p.Status(ctx, r)
 		if o.Err == nil && !o.Status.State.Done() {
 			o.Err = err
 		}
@@ -115,6 +116,8 @@ func (r Run) Turn(now time.Time) (Run, Action) {
 			r.Spec.StartTimeout, r.Error), now), Wait
 	case r.Stop != "":
 		return r.end(Lost, r.Stop+" while nobody knew whether it had started", now), Wait
+	case now.Before(r.Settles):
+		return r, Look
 	}
 	if r.Called.IsZero() {
 		r.Called = now
@@ -158,6 +161,8 @@ func (r Run) Next(o Observation, now time.Time) Run {
 		return r
 	case o.Action == Start && r.State != Running:
 		return r.started(o, now)
+	case o.Action == Look && r.State == Starting:
+		return r.sought(o, now)
 	case (o.Action == Look || o.Action == End) && r.State == Running:
 		return r.looked(o, now)
 	}
@@ -167,17 +172,8 @@ func (r Run) Next(o Observation, now time.Time) Run {
 // started takes what came of a call of Start.
 func (r Run) started(o Observation, now time.Time) Run {
 	r.Calling = false
-	if n := len(o.Status.External); o.Err == nil && (n == 0 || n > maxExternal) {
-		o.Err = &Fault{Kind: ErrUncertain,
-			Text: fmt.Sprintf("it was taken, with an id of %d bytes", n)}
-	}
-	if o.Err == nil {
-		r.State, r.Started, r.Due = Running, now, now.Add(r.Spec.Poll)
-		r.Error, r.Faults, r.Uncertain = "", 0, false
-		if r.Stop != "" || o.Status.State.Done() {
-			r.Due = now
-		}
-		return r.learn(o.Status)
+	if o = o.identified(); o.Err == nil {
+		return r.taken(o.Status, now)
 	}
 	unsure := errors.Is(o.Err, ErrUncertain)
 	r.Uncertain = r.Uncertain || unsure
@@ -190,16 +186,49 @@ func (r Run) started(o Observation, now time.Time) Run {
 	case unsure && r.Spec.Guarantee == Blind:
 		return r.giveUp(why+"; look there, and retry it if it has not", now)
 	}
-	r = r.delay(o, 0, now)
-	if r.Uncertain {
-		// What was started last has to be found before it is started again.
-		if settled := now.Add(r.Spec.Settle); unsure && r.Spec.Guarantee == Finds &&
-			settled.After(r.Due) {
-			r.Due = settled
-		}
-		return r
+	if unsure && r.Spec.Guarantee == Finds {
+		// It is looked for at once, and with growing pauses until it would be there for sure.
+		r.Settles, r.Faults = now.Add(r.Spec.Settle), 0
 	}
-	r.State = Pending
+	r = r.delay(o, 0, now)
+	if !r.Uncertain {
+		r.State = Pending
+	}
+	return r
+}
+
+// identified makes an error of a run that cannot be found again.
+func (o Observation) identified() Observation {
+	if n := len(o.Status.External); o.Err == nil && (n == 0 || n > maxExternal) {
+		o.Err = &Fault{Kind: ErrUncertain,
+			Text: fmt.Sprintf("it was taken, with an id of %d bytes", n)}
+	}
+	return o
+}
+
+// taken goes on with a run that is there.
+func (r Run) taken(s Status, now time.Time) Run {
+	r.State, r.Started, r.Due = Running, now, now.Add(r.Spec.Poll)
+	r.Error, r.Faults, r.Uncertain, r.Settles = "", 0, false, time.Time{}
+	if r.Stop != "" || s.State.Done() {
+		r.Due = now
+	}
+	return r.learn(s)
+}
+
+// sought takes what came of a look for a run that may have started.
+func (r Run) sought(o Observation, now time.Time) Run {
+	if o = o.identified(); o.Err == nil {
+		return r.taken(o.Status, now)
+	}
+	why := r.Error
+	r = r.delay(o, 0, now)
+	if errors.Is(o.Err, ErrGone) {
+		r.Error = why // why it is looked for says more
+		if r.Due.After(r.Settles) {
+			r.Due = r.Settles
+		}
+	}
 	return r
 }
 

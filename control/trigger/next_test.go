@@ -88,6 +88,12 @@ func TestNext(t *testing.T) {
 	f(Keeps, []any{gone}, Failed, "404")
 	f(Keeps, []any{unsure}, Starting, "cut")
 	f(Finds, []any{unsure}, Starting, "cut")
+	f(Finds, []any{unsure, gone}, Starting, "cut")
+	f(Finds, []any{unsure, away}, Starting, "connection refused")
+	f(Finds, []any{unsure, refused, unsure}, Starting, "cut")
+	f(Finds, []any{unsure, gone, away, ok}, Running, "")
+	f(Finds, []any{unsure, ok, end(Succeeded)}, Succeeded, "")
+	f(Finds, []any{unsure, Status{State: Running}}, Starting, "an id of 0 bytes")
 	f(Blind, []any{unsure}, Lost, "look there")
 	f(Keeps, []any{unsure, refused}, Lost, "403")
 	f(Keeps, []any{unsure, away}, Starting, "connection refused")
@@ -137,7 +143,7 @@ func TestPauses(t *testing.T) {
 		}
 	}
 	away := errors.New("away")
-	unsure := &Fault{Kind: ErrUncertain, Text: "cut"}
+	unsure, gone := &Fault{Kind: ErrUncertain, Text: "cut"}, &Fault{Kind: ErrGone, Text: "none"}
 	ok := Status{State: Running, External: "7"}
 	f(Keeps, []any{away}, 500*time.Millisecond)
 	f(Keeps, []any{away, away, away}, 2*time.Second)
@@ -145,7 +151,13 @@ func TestPauses(t *testing.T) {
 	f(Keeps, []any{&Fault{Text: "429", RetryAfter: time.Minute}}, time.Minute)
 	f(Keeps, []any{&Fault{Text: "429", RetryAfter: 1e6 * time.Hour}}, time.Hour)
 	f(Keeps, []any{unsure}, 500*time.Millisecond)
-	f(Finds, []any{unsure}, 2*time.Minute)
+	f(Finds, []any{unsure}, 500*time.Millisecond)
+	f(Finds, []any{away, away, away, away, unsure}, 500*time.Millisecond)
+	f(Finds, []any{&Fault{Kind: ErrUncertain, RetryAfter: time.Minute}}, time.Minute)
+	f(Finds, []any{unsure, gone}, time.Second)
+	f(Finds, []any{unsure, gone, away, gone}, 4*time.Second)
+	f(Finds, []any{unsure, &Fault{Kind: ErrGone, RetryAfter: time.Hour}}, 119500*time.Millisecond)
+	f(Finds, []any{unsure, ok}, 15*time.Second)
 	f(Keeps, []any{ok}, 15*time.Second)
 	f(Keeps, []any{ok, away}, 15*time.Second)
 	f(Keeps, []any{ok, ok}, 15*time.Second)
@@ -156,6 +168,33 @@ func TestPauses(t *testing.T) {
 			t.Fatalf("a pause of %v after %d faults", p, n)
 		}
 	}
+}
+
+// TestSettle looks for a run that may have started, and starts it again once it would be there.
+func TestSettle(t *testing.T) {
+	f := func(jitter float64, want string) {
+		t.Helper()
+		var log []string
+		r := pending(t, Finds)
+		for r.Calls < 2 || r.Calling {
+			var a Action
+			now := r.Due
+			r, a = r.Turn(now)
+			kind := ErrGone
+			if a == Start {
+				kind = ErrUncertain
+			}
+			log = append(log, fmt.Sprint(a, " ", now.Sub(t0)))
+			r = stored(t, r).Next(Observation{Action: a, Err: &Fault{Kind: kind},
+				Jitter: jitter}, now)
+		}
+		if got := strings.Join(log, ", "); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	f(1, "start 0s, look 1s, look 3s, look 7s, look 15s, look 31s, look 1m3s, start 2m0s")
+	f(0.5, "start 0s, look 500ms, look 1.5s, look 3.5s, look 7.5s, look 15.5s, look 31.5s, "+
+		"look 1m3.5s, start 2m0s")
 }
 
 // TestTimeouts lets the time pass.
@@ -230,25 +269,29 @@ func TestCancel(t *testing.T) {
 	if got, a := waiting.Turn(t0); err != nil || got.State != Lost || a != Wait {
 		t.Errorf("%v: %s for %+v", err, a, got)
 	}
+	found := waiting.Next(Observation{Action: Look, Status: ok}, t0) // while it was cancelled
+	if got, a := found.Turn(t0); got.State != Running || a != End {
+		t.Errorf("%s for %+v", a, got)
+	}
 }
 
 // TestBrokenOff is a process that died during the call of Start.
 func TestBrokenOff(t *testing.T) {
-	f := func(g Guarantee, want State, again time.Duration) {
+	f := func(g Guarantee, want State, then Action, calls int) {
 		t.Helper()
 		r, a := pending(t, g).Turn(t0)
 		if a != Start || !r.Calling {
 			t.Fatalf("%s, %+v", a, r)
 		}
 		r, a = stored(t, r).Turn(t0.Add(time.Second))
-		if r.State != want || again > 0 && (a != Wait || r.Due.Sub(t0) != again+time.Second) ||
-			again == 0 && want == Starting && (a != Start || r.Calls != 2) {
+		if r.State != want || a != then || r.Calls != calls ||
+			(g == Finds) != r.Settles.Equal(t0.Add(2*time.Minute+time.Second)) {
 			t.Errorf("%s: %s, %+v", g, a, r)
 		}
 	}
-	f(Keeps, Starting, 0)
-	f(Finds, Starting, 2*time.Minute)
-	f(Blind, Lost, 0)
+	f(Keeps, Starting, Start, 2)
+	f(Finds, Starting, Look, 1)
+	f(Blind, Lost, Wait, 1)
 }
 
 // TestBounds gives what is larger than anybody needs, and links that are none.

@@ -105,6 +105,7 @@ type Run struct {
 	Calls     int       `json:"calls,omitempty"`     // of Start in this attempt
 	Calling   bool      `json:"calling,omitempty"`   // a call of Start has not come back
 	Uncertain bool      `json:"uncertain,omitempty"` // a call of Start may have got through
+	Settles   time.Time `json:"settles,omitzero"`    // until then it is only looked for; see Finds
 	Faults    int       `json:"faults,omitempty"`    // calls in a row that went wrong
 	Misses    int       `json:"misses,omitempty"`    // looks in a row that did not find it
 	Stop      string    `json:"stop,omitempty"`      // why it is to be ended; empty when not

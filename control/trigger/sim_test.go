@@ -80,10 +80,7 @@ func (s *server) Start(_ context.Context, r Run) (Status, error) {
 	case s.chance(2):
 		return Status{}, &Fault{Kind: ErrRefused, Text: "403"}
 	}
-	known := s.runs[name]
-	there := known != nil && (s.guarantee == Keeps ||
-		s.guarantee == Finds && !s.now.Before(known.visible))
-	if !there {
+	if s.runs[name] == nil || s.guarantee != Keeps && !s.visible(name) {
 		s.begin(name)
 	}
 	if s.chance(15) {
@@ -92,8 +89,18 @@ func (s *server) Start(_ context.Context, r Run) (Status, error) {
 	return Status{State: Running, External: name}, nil
 }
 
-func (s *server) Status(_ context.Context, external string) (Status, error) {
-	run := s.runs[external]
+// visible says whether a run can be found by its name.
+func (s *server) visible(name string) bool {
+	run := s.runs[name]
+	return s.guarantee == Finds && run != nil && !s.now.Before(run.visible)
+}
+
+func (s *server) Status(_ context.Context, r Run) (Status, error) {
+	name := r.Name()
+	if r.External == "" && !s.visible(name) {
+		return Status{}, &Fault{Kind: ErrGone, Text: "no run is called " + name}
+	}
+	run := s.runs[name]
 	switch {
 	case s.chance(5):
 		return Status{}, errors.New("500")
@@ -102,9 +109,9 @@ func (s *server) Status(_ context.Context, external string) (Status, error) {
 	case s.chance(2):
 		return Status{State: "dancing"}, nil
 	case s.active(run):
-		return Status{State: Running}, nil
+		return Status{State: Running, External: name}, nil
 	}
-	return Status{State: run.end}, nil
+	return Status{State: run.end, External: name}, nil
 }
 
 func (s *server) Cancel(_ context.Context, external string) error {

@@ -14,8 +14,8 @@ type Guarantee string
 const (
 	// Keeps: a second start under the same name is the first one, or is left out.
 	Keeps Guarantee = "keeps"
-	// Finds: Start looks for a run of the name first, which is there Spec.Settle after
-	// it was started.
+	// Finds: a run of the name is looked for until Spec.Settle has passed, by when it is
+	// there if it has started, and by Start once more.
 	Finds Guarantee = "finds"
 	// Blind: nobody can tell; so no start is made again unless it did not get through.
 	Blind Guarantee = "blind"

@@ -40,6 +40,16 @@ receivers:
         http_config: {authorization: {credentials: %s}}
 `
 
+// Its web settings where millrace itself tells it: who may, and the bcrypt hash of alertPassword.
+const alertmanagerWeb = `
+basic_auth_users: {millrace: %s}
+`
+
+const (
+	alertPassword = "a password of alerts"
+	alertHash     = "$2a$04$FD.xF5R6QsQ00nvKPKCXQOWKpcK0zh58pJp46yBlQdefUA7WWeBGe"
+)
+
 const prometheusSettings = `
 global: {scrape_interval: 500ms, evaluation_interval: 500ms}
 rule_files: [%s]
@@ -73,24 +83,37 @@ type alerted struct {
 	dir   string
 	hooks *relay
 	peer  string // URL of Alertmanager
+	auth  http.Header
 	runs  string // file with a line for each run
 }
 
-// newAlerted starts both. Millrace itself tells Alertmanager of alarms if it is told to.
+// newAlerted starts both. Millrace itself tells Alertmanager of alarms if it is told to, with a
+// password, as a cluster of which the other member is away.
 func newAlerted(t *testing.T, tells bool) *alerted {
 	t.Helper()
 	a := &alerted{t: t, dir: t.TempDir(), hooks: newRelay(t)}
 	a.runs = filepath.Join(a.dir, "runs")
 	file := writeFile(t, "alertmanager.yml", alertmanagerSettings, a.hooks.URL, alertToken)
-	a.peer = startPeer(t, alertmanagerProgram.Build(t), "--config.file="+file,
-		"--web.listen-address=127.0.0.1:0", "--cluster.listen-address=")
+	args := []string{"--config.file=" + file, "--web.listen-address=127.0.0.1:0",
+		"--cluster.listen-address="}
+	if tells {
+		args = append(args, "--web.config.file="+
+			writeFile(t, "web.yml", alertmanagerWeb, alertHash))
+		as := http.Request{Header: make(http.Header)}
+		as.SetBasicAuth("millrace", alertPassword)
+		a.auth = as.Header
+	}
+	a.peer = startPeer(t, alertmanagerProgram.Build(t), args...)
 	models, err := filepath.Abs("../../../configs/models")
 	if err != nil {
 		t.Fatal(err)
 	}
 	more := ""
 	if tells {
-		more = fmt.Sprintf(",\n     alertmanager: {url: %q}", a.peer)
+		more = fmt.Sprintf(`,
+     alertmanager: {urls: ["http://127.0.0.1:1", %q],
+       access: {username: millrace, password_file: %q}}`, a.peer,
+			writeFile(t, "password", alertPassword))
 	}
 	text := fmt.Sprintf(alertedSettings, models, more, a.runs)
 	if err := os.WriteFile(filepath.Join(a.dir, "millrace.yaml"), []byte(text), 0o644); err != nil {
@@ -148,7 +171,7 @@ func (a *alerted) listed(n int) (list []peerAlert) {
 	a.t.Helper()
 	until(a.t, fmt.Sprintf("Alertmanager lists %d alerts", n), peerTime, func() bool {
 		list = nil
-		call{url: a.peer + "/api/v2/alerts?active=true"}.read(a.t, &list)
+		call{url: a.peer + "/api/v2/alerts?active=true", header: a.auth}.read(a.t, &list)
 		return len(list) == n
 	})
 	return list
@@ -189,8 +212,9 @@ func (a *alerted) ranOnce() {
 	}
 }
 
-// TestRealAlertmanager has a monitor tell a real Alertmanager of its alarm, which tells a trigger,
-// over and over, also after a kill of millrace: one run. Then the alarm ends there, too.
+// TestRealAlertmanager has a monitor tell a real Alertmanager, which wants a password, of its
+// alarm. It tells a trigger, over and over, also after a kill of millrace: one run. Then the alarm
+// ends there, too.
 func TestRealAlertmanager(t *testing.T) {
 	t.Parallel()
 	a := newAlerted(t, true)

@@ -38,7 +38,8 @@ func startPeer(t *testing.T, name string, args ...string) string {
 	}
 	url := "http://" + at[1]
 	until(t, name+" is ready", peerTime, func() bool {
-		return call{url: url + "/-/ready"}.read(t, nil) == http.StatusOK
+		status := call{url: url + "/-/ready"}.read(t, nil)
+		return status == http.StatusOK || status == http.StatusUnauthorized // it wants a password
 	})
 	return url
 }

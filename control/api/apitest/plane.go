@@ -266,6 +266,15 @@ func (p *Plane) Monitor(_ context.Context, name, command string, by store.Author
 	return name + " is told to " + command, nil
 }
 
+// AddWindow writes the window down. A monitor that is called done has other settings.
+func (p *Plane) AddWindow(name string, w *control.ReplicaWindow) error {
+	if name == "done" {
+		return fmt.Errorf("%w: it is done", control.ErrOtherMonitor)
+	}
+	p.tell("%s counts %d rows of %s, number %d", name, w.Rows, w.Replica, w.Sequence)
+	return nil
+}
+
 // Run writes the command down. A run that is called done has ended.
 func (p *Plane) Run(_ context.Context, id, command string, by store.Author) (string, error) {
 	if id == "done" {

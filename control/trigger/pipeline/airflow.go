@@ -33,7 +33,7 @@ func (a *Airflow) validate() error {
 
 func (a *Airflow) guarantee() trigger.Guarantee { return trigger.Keeps }
 
-func (a *Airflow) open(c Config) (trigger.Pipeline, *conn, error) {
+func (a *Airflow) open(c Config) (runs, *conn, error) {
 	p := &airflow{config: c, api: "/api/v2", version: 3}
 	server := c.Server
 	if a.Version == 2 {

@@ -99,7 +99,7 @@ func (a realAirflow) cancelled(t *testing.T, begin func(*Pipeline, string, strin
 			if step(p, &r); r.State != trigger.Running {
 				return false
 			}
-			s, err := p.Status(t.Context(), r.External)
+			s, err := p.Status(t.Context(), r)
 			return err == nil && strings.Contains(s.Detail, "may be paused") == (dag == "paused")
 		})
 		group := 0

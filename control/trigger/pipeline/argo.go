@@ -30,7 +30,7 @@ func (a *Argo) validate() error {
 
 func (a *Argo) guarantee() trigger.Guarantee { return trigger.Keeps }
 
-func (a *Argo) open(c Config) (trigger.Pipeline, *conn, error) {
+func (a *Argo) open(c Config) (runs, *conn, error) {
 	server, err := dial(c.Server)
 	return &argo{*a, server, c}, server, err
 }

@@ -39,7 +39,7 @@ func (c *Command) validate() error {
 
 func (c *Command) guarantee() trigger.Guarantee { return trigger.Keeps }
 
-func (c *Command) open(cfg Config) (trigger.Pipeline, *conn, error) {
+func (c *Command) open(cfg Config) (runs, *conn, error) {
 	if err := os.MkdirAll(c.StateDir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("state_dir: %w", err)
 	}

@@ -46,7 +46,7 @@ func ended(t *testing.T, p *Pipeline, name string) trigger.Status {
 	var s trigger.Status
 	until(t, name, func() bool {
 		var err error
-		if s, err = p.Status(t.Context(), name); err != nil {
+		if s, err = p.Status(t.Context(), trigger.Run{External: name}); err != nil {
 			t.Fatal(err)
 		}
 		return s.State != trigger.Running
@@ -109,11 +109,11 @@ func TestCommandAgain(t *testing.T) {
 	if err != nil || string(begun) != "begun\n" || s.State != trigger.Succeeded {
 		t.Errorf("%q, %v, %+v", begun, err, s)
 	}
-	if _, err := second.Status(t.Context(), "millrace-other"); !errors.Is(err, trigger.ErrGone) {
-		t.Errorf("another run: %v", err)
-	}
-	if _, err := second.Status(t.Context(), "../../etc"); !errors.Is(err, trigger.ErrGone) {
-		t.Errorf("another folder: %v", err)
+	for _, other := range []string{"millrace-other", "../../etc"} {
+		_, err := second.Status(t.Context(), trigger.Run{External: other})
+		if !errors.Is(err, trigger.ErrGone) {
+			t.Errorf("%s: %v", other, err)
+		}
 	}
 	ended(t, first, got.External) // who has started it frees its process
 }

@@ -91,7 +91,9 @@ func (s *ci) ServeHTTP(w http.ResponseWriter, r *http.Request, next http.Handler
 	}
 	if s.lose && s.starts(r) {
 		next.ServeHTTP(httptest.NewRecorder(), r)
-		panic(http.ErrAbortHandler)
+		if len(s.jobs) > 0 { // else the server wants something before, such as a crumb
+			panic(http.ErrAbortHandler)
+		}
 	}
 	next.ServeHTTP(w, r)
 }

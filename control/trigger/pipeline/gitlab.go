@@ -32,7 +32,7 @@ func (g *GitLab) validate() error {
 
 func (g *GitLab) guarantee() trigger.Guarantee { return trigger.Finds }
 
-func (g *GitLab) open(c Config) (trigger.Pipeline, *conn, error) {
+func (g *GitLab) open(c Config) (runs, *conn, error) {
 	server, err := dial(c.Server, g.token())
 	return &gitlab{*g, server, c, "/api/v4/projects/" + url.PathEscape(g.Project)}, server, err
 }
@@ -53,32 +53,28 @@ type gitlabPipeline struct {
 	Created time.Time `json:"created_at"`
 }
 
-// Start looks for a pipeline with the name among its variables, and starts one if there
-// is none.
+// Start starts a pipeline.
 func (p *gitlab) Start(ctx context.Context, r trigger.Run) (trigger.Status, error) {
-	return once(ctx, func(ctx context.Context) (trigger.Status, error) {
-		return p.find(ctx, r)
-	}, func(ctx context.Context) (trigger.Status, error) {
-		token, err := p.token().read()
-		if err != nil {
-			return trigger.Status{}, err
-		}
-		form := url.Values{"token": {token}, "ref": {p.Ref}}
-		for key, value := range p.config.inputs(r) {
-			form.Set("variables["+key+"]", value)
-		}
-		var got gitlabPipeline
-		if _, err = p.conn.call(ctx, request{method: http.MethodPost, starts: true, body: form,
-			path: p.project + "/trigger/pipeline"}, &got); err != nil || got.ID == 0 {
-			return trigger.Status{}, err
-		}
-		return started(got.ID, got.URL), nil
-	})
+	token, err := p.token().read()
+	if err != nil {
+		return trigger.Status{}, err
+	}
+	form := url.Values{"token": {token}, "ref": {p.Ref}}
+	for key, value := range p.config.inputs(r) {
+		form.Set("variables["+key+"]", value)
+	}
+	var got gitlabPipeline
+	if _, err = p.conn.call(ctx, request{method: http.MethodPost, starts: true, body: form,
+		path: p.project + "/trigger/pipeline"}, &got); err != nil || got.ID == 0 {
+		return trigger.Status{}, err
+	}
+	return started(got.ID, got.URL), nil
 }
 
 // searched is how many pipelines are looked at in a search.
 const searched = 20
 
+// find looks for a pipeline with the name among its variables.
 func (p *gitlab) find(ctx context.Context, r trigger.Run) (trigger.Status, error) {
 	var list []gitlabPipeline
 	query := url.Values{"source": {"trigger"}, "order_by": {"id"}, "sort": {"desc"},

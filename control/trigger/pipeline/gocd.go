@@ -31,7 +31,7 @@ func (g *GoCD) validate() error {
 
 func (g *GoCD) guarantee() trigger.Guarantee { return trigger.Finds }
 
-func (g *GoCD) open(c Config) (trigger.Pipeline, *conn, error) {
+func (g *GoCD) open(c Config) (runs, *conn, error) {
 	server, err := dial(c.Server)
 	if err != nil {
 		return nil, nil, err
@@ -68,22 +68,30 @@ type gocdInstance struct {
 	} `json:"stages"`
 }
 
-// Start schedules an instance; when it was called before, only if there is none that our
-// user has forced since the run began. A conflict says that the pipeline is busy or paused.
+// find looks for an instance that our user has forced since the run began. Before a call
+// that may have got through there is none: what is found then is an attempt of just before.
+func (p *gocd) find(ctx context.Context, r trigger.Run) (trigger.Status, error) {
+	if !r.Uncertain {
+		return trigger.Status{}, nil
+	}
+	list, err := p.history(ctx)
+	since := r.Began.Add(-time.Minute).UnixMilli() // their clock may be behind
+	found := p.first(list, func(one gocdInstance) bool { return one.Scheduled >= since })
+	if err != nil || found.Counter == 0 {
+		return trigger.Status{}, err
+	}
+	return p.status(found.Counter), nil
+}
+
+// Start schedules an instance. A conflict says that the pipeline is busy or paused.
 func (p *gocd) Start(ctx context.Context, r trigger.Run) (trigger.Status, error) {
 	list, err := p.history(ctx)
 	if err != nil {
 		return trigger.Status{}, err
 	}
 	var latest int64
-	since := r.Began.Add(-time.Minute).UnixMilli() // their clock may be behind
 	for _, one := range list {
 		latest = max(latest, one.Counter)
-	}
-	// Before the first call there is none: what is found then is an attempt of just before.
-	found := p.first(list, func(one gocdInstance) bool { return one.Scheduled >= since })
-	if found.Counter > 0 && r.Calls > 1 {
-		return p.status(found.Counter), nil
 	}
 	variables := []map[string]string{}
 	inputs := p.config.inputs(r)

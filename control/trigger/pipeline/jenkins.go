@@ -31,7 +31,7 @@ func (j *Jenkins) validate() error {
 
 func (j *Jenkins) guarantee() trigger.Guarantee { return trigger.Finds }
 
-func (j *Jenkins) open(c Config) (trigger.Pipeline, *conn, error) {
+func (j *Jenkins) open(c Config) (runs, *conn, error) {
 	server, err := dial(c.Server)
 	p := &jenkins{conn: server, config: c}
 	for part := range strings.SplitSeq(j.Job, "/") {
@@ -82,33 +82,32 @@ func (p *jenkins) built(number int64) trigger.Status {
 		Link: p.conn.base + p.job + "/" + n + "/"}
 }
 
-// Start looks for a build with the name, and queues one if there is none.
+// Start queues a build.
 func (p *jenkins) Start(ctx context.Context, r trigger.Run) (trigger.Status, error) {
-	return once(ctx, func(ctx context.Context) (trigger.Status, error) {
-		return p.find(ctx, r.Name())
-	}, func(ctx context.Context) (trigger.Status, error) {
-		form := url.Values{}
-		for key, value := range p.config.inputs(r) {
-			form.Set(key, value)
-		}
-		a, err := p.post(ctx, request{path: p.job + "/buildWithParameters", starts: true,
-			body: form})
-		if err != nil {
-			return trigger.Status{}, err
-		}
-		found := queueItem.FindStringSubmatch(a.header.Get("Location"))
-		if found == nil {
-			return trigger.Status{}, &trigger.Fault{Kind: trigger.ErrUncertain,
-				Text: "the answer does not say where in the queue it is"}
-		}
-		return p.queued(found[1], r.Name()), nil
-	})
+	form := url.Values{}
+	for key, value := range p.config.inputs(r) {
+		form.Set(key, value)
+	}
+	a, err := p.post(ctx, request{path: p.job + "/buildWithParameters", starts: true, body: form})
+	if err != nil {
+		return trigger.Status{}, err
+	}
+	found := queueItem.FindStringSubmatch(a.header.Get("Location"))
+	if found == nil {
+		return trigger.Status{}, &trigger.Fault{Kind: trigger.ErrUncertain,
+			Text: "the answer does not say where in the queue it is"}
+	}
+	return p.queued(found[1], r.Name()), nil
 }
 
 var queueItem = regexp.MustCompile(`/queue/item/(\d+)/?$`)
 
-// find looks for a run in the queue and among the latest builds.
-func (p *jenkins) find(ctx context.Context, name string) (trigger.Status, error) {
+func (p *jenkins) find(ctx context.Context, r trigger.Run) (trigger.Status, error) {
+	return p.named(ctx, r.Name())
+}
+
+// named looks for a run in the queue and among the latest builds.
+func (p *jenkins) named(ctx context.Context, name string) (trigger.Status, error) {
 	const actions = "actions[parameters[name,value]]"
 	var queue struct{ Items []item }
 	_, err := p.conn.call(ctx, request{path: "/queue/api/json?tree=" +
@@ -206,7 +205,7 @@ func (p *jenkins) waiting(ctx context.Context, place string) (trigger.Status, er
 	_, err := p.conn.call(ctx, request{path: path}, &got)
 	switch {
 	case errors.Is(err, trigger.ErrGone): // it is forgotten minutes after the build began
-		s, findErr := p.find(ctx, name)
+		s, findErr := p.named(ctx, name)
 		if findErr == nil && s.External == "" {
 			findErr = err
 		}

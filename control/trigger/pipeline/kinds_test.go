@@ -123,7 +123,7 @@ func TestAirflowToken(t *testing.T) {
 		if _, err := p.Start(t.Context(), run("e")); err != nil {
 			t.Fatal(err)
 		}
-		_, err := p.Status(t.Context(), run("e").Name())
+		_, err := p.Status(t.Context(), trigger.Run{External: run("e").Name()})
 		if !errors.Is(err, want) || want == nil && (err != nil || logins != 2) {
 			t.Errorf("%d %s: %v after %d logins", status, body, err, logins)
 		}
@@ -185,7 +185,7 @@ func TestGitHubWithoutDetails(t *testing.T) {
 		if err := p.Cancel(t.Context(), got.External); err == nil {
 			t.Error("cancelled what was not found")
 		}
-		looked, err := p.Status(t.Context(), got.External)
+		looked, err := p.Status(t.Context(), trigger.Run{External: got.External})
 		if runName && (err != nil || looked.External != "40") ||
 			!runName && (!errors.Is(err, trigger.ErrGone) ||
 				!strings.Contains(err.Error(), "run-name")) {
@@ -240,7 +240,7 @@ func TestJenkinsQueue(t *testing.T) {
 			}
 			return false
 		})
-		looked, err := p.Status(t.Context(), got.External)
+		looked, err := p.Status(t.Context(), trigger.Run{External: got.External})
 		if err != nil || looked.State != want || looked.Detail != detail {
 			t.Errorf("%+v, %v, want %s", looked, err, want)
 		}

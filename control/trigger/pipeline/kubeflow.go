@@ -43,7 +43,7 @@ func (k *Kubeflow) validate() error {
 
 func (k *Kubeflow) guarantee() trigger.Guarantee { return trigger.Finds }
 
-func (k *Kubeflow) open(c Config) (trigger.Pipeline, *conn, error) {
+func (k *Kubeflow) open(c Config) (runs, *conn, error) {
 	server, err := dial(c.Server)
 	if err != nil {
 		return nil, nil, err
@@ -91,20 +91,16 @@ func (p *kubeflow) call(ctx context.Context, r request, out any) error {
 	return err
 }
 
-// Start looks for a run of the name, and creates one if there is none.
+// Start creates a run.
 func (p *kubeflow) Start(ctx context.Context, r trigger.Run) (trigger.Status, error) {
-	return once(ctx, func(ctx context.Context) (trigger.Status, error) {
-		return p.find(ctx, r.Name())
-	}, func(ctx context.Context) (trigger.Status, error) {
-		body := p.create(r)
-		var got struct {
-			kubeflowRun
-			Run kubeflowRun `json:"run"` // v1beta1
-		}
-		err := p.call(ctx, request{method: http.MethodPost, path: p.runs, body: body, starts: true},
-			&got)
-		return p.found(got.RunID + got.Run.ID), err
-	})
+	body := p.create(r)
+	var got struct {
+		kubeflowRun
+		Run kubeflowRun `json:"run"` // v1beta1
+	}
+	err := p.call(ctx, request{method: http.MethodPost, path: p.runs, body: body, starts: true},
+		&got)
+	return p.found(got.RunID + got.Run.ID), err
 }
 
 // found is a run that is there; its id is empty if there is none.
@@ -113,14 +109,14 @@ func (p *kubeflow) found(id string) trigger.Status {
 		Link: p.conn.base + "/#/runs/details/" + url.PathEscape(id)}
 }
 
-// find looks for a run of a name.
-func (p *kubeflow) find(ctx context.Context, name string) (trigger.Status, error) {
+// find looks for a run of the name.
+func (p *kubeflow) find(ctx context.Context, r trigger.Run) (trigger.Status, error) {
 	operation := "operation"
 	if p.V1 {
 		operation = "op"
 	}
 	filter, err := json.Marshal(map[string]any{"predicates": []map[string]string{
-		{operation: "EQUALS", "key": "name", "string_value": name}}})
+		{operation: "EQUALS", "key": "name", "string_value": r.Name()}}})
 	if err != nil {
 		return trigger.Status{}, &trigger.Fault{Kind: trigger.ErrRefused, Text: err.Error()}
 	}
@@ -143,7 +139,7 @@ func (p *kubeflow) find(ctx context.Context, name string) (trigger.Status, error
 		return trigger.Status{}, err
 	}
 	for _, run := range list.Runs {
-		if run.DisplayName+run.Name == name { // the server may have left the filter out
+		if run.DisplayName+run.Name == r.Name() { // the server may have left the filter out
 			return p.found(run.RunID + run.ID), nil
 		}
 	}

@@ -156,12 +156,12 @@ func (s *kubeflowServer) follow(p *Pipeline, c contract) {
 	status(t, p, &id, trigger.Running) // it is ending
 	status(t, p, &other.External, trigger.Running)
 	s.set(c.cancelled)
-	if got, err := p.Status(t.Context(), id); err != nil || !got.State.Done() ||
-		got.State == trigger.Succeeded {
+	got, err := p.Status(t.Context(), trigger.Run{External: id})
+	if err != nil || !got.State.Done() || got.State == trigger.Succeeded {
 		t.Errorf("cancelled: %+v, %v", got, err)
 	}
-	if _, err := p.Status(t.Context(), "run-9"); !errors.Is(err, trigger.ErrGone) ||
-		!strings.Contains(err.Error(), "Run run-9 not found") {
+	_, err = p.Status(t.Context(), trigger.Run{External: "run-9"})
+	if !errors.Is(err, trigger.ErrGone) || !strings.Contains(err.Error(), "Run run-9 not found") {
 		t.Errorf("no such run: %v", err)
 	}
 	s.known(p, id)
@@ -180,7 +180,8 @@ func (s *kubeflowServer) known(p *Pipeline, id string) {
 		if !ok {
 			want = trigger.Running
 		}
-		if got, err := p.Status(s.t.Context(), id); err != nil || got.State != want {
+		got, err := p.Status(s.t.Context(), trigger.Run{External: id})
+		if err != nil || got.State != want {
 			s.t.Errorf("%s: %+v, %v", state, got, err)
 		}
 	}

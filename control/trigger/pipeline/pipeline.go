@@ -79,7 +79,20 @@ type kind interface {
 	validate() error
 	guarantee() trigger.Guarantee
 	// open returns the pipeline and what it makes its calls by; nil if it makes none.
-	open(c Config) (trigger.Pipeline, *conn, error)
+	open(c Config) (runs, *conn, error)
+}
+
+// runs are those of a kind. Its methods are those of a trigger.Pipeline.
+type runs interface {
+	Start(ctx context.Context, r trigger.Run) (trigger.Status, error)
+	Status(ctx context.Context, external string) (trigger.Status, error)
+	Cancel(ctx context.Context, external string) error
+}
+
+// finder has the runs of a server that does not keep names: Start would make another one.
+type finder interface {
+	// find looks for a run by its name. The Status has no External if it is not there.
+	find(ctx context.Context, r trigger.Run) (trigger.Status, error)
 }
 
 // kind returns the one that is set. Its error says that there is none, or that there
@@ -116,7 +129,7 @@ func (c Config) Validate() error {
 type Pipeline struct {
 	// Guarantee belongs into the trigger's Spec.
 	Guarantee trigger.Guarantee
-	kind      trigger.Pipeline
+	kind      runs
 	conn      *conn // nil for local commands
 }
 
@@ -146,17 +159,36 @@ func (p *Pipeline) Close() {
 
 // Start starts a run, or finds that it has started before.
 func (p *Pipeline) Start(ctx context.Context, r trigger.Run) (trigger.Status, error) {
-	s, err := p.kind.Start(ctx, r)
+	s, err := p.find(ctx, r)
+	if err != nil || s.External != "" {
+		return p.scrub(s), err
+	}
+	s, err = p.kind.Start(ctx, r)
 	if err == nil && s.External == "" {
 		err = &trigger.Fault{Kind: trigger.ErrUncertain, Text: "the server's answer has no id"}
 	}
 	return p.scrub(s), err
 }
 
-// Status looks at a run.
-func (p *Pipeline) Status(ctx context.Context, external string) (trigger.Status, error) {
-	s, err := p.kind.Status(ctx, external)
+// Status looks at a run, and for one that has no External.
+func (p *Pipeline) Status(ctx context.Context, r trigger.Run) (trigger.Status, error) {
+	if r.External != "" {
+		s, err := p.kind.Status(ctx, r.External)
+		return p.scrub(s), err
+	}
+	s, err := p.find(ctx, r)
+	if err == nil && s.External == "" {
+		err = &trigger.Fault{Kind: trigger.ErrGone, Text: "no run is called " + r.Name()}
+	}
 	return p.scrub(s), err
+}
+
+// find looks for a run by its name where the kind can.
+func (p *Pipeline) find(ctx context.Context, r trigger.Run) (trigger.Status, error) {
+	if f, ok := p.kind.(finder); ok {
+		return f.find(ctx, r)
+	}
+	return trigger.Status{}, nil
 }
 
 // Cancel asks to end a run.
@@ -246,14 +278,3 @@ func mentions(text, name string) bool {
 
 // tardy is how far a server's clock may be from ours when runs are searched by time.
 const tardy = time.Hour
-
-// once is a kind's Start for servers that do not keep names: it looks for a run before
-// it starts one.
-func once(ctx context.Context, find, start func(context.Context) (trigger.Status, error),
-) (trigger.Status, error) {
-	s, err := find(ctx)
-	if err != nil || s.External != "" {
-		return s, err
-	}
-	return start(ctx)
-}

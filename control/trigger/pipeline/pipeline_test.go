@@ -22,10 +22,10 @@ func each(t *testing.T, f func(*testing.T, contract)) {
 // status looks at a run and wants it to be in a state.
 func status(t *testing.T, p *Pipeline, external *string, want trigger.State) trigger.Status {
 	t.Helper()
-	s, err := p.Status(t.Context(), *external)
+	s, err := p.Status(t.Context(), trigger.Run{External: *external})
 	if s.External != "" && s.External != *external { // it has been found
 		*external = s.External
-		s, err = p.Status(t.Context(), *external)
+		s, err = p.Status(t.Context(), trigger.Run{External: *external})
 	}
 	if err != nil || s.State != want {
 		t.Fatalf("%s: %+v, %v; want %s", *external, s, err, want)
@@ -42,7 +42,7 @@ func TestRuns(t *testing.T) {
 		if err != nil || got.External == "" || got.State != trigger.Running {
 			t.Fatalf("%+v, %v", got, err)
 		}
-		r.Calls = 2
+		r.Calls, r.Uncertain = 2, true
 		again, err := p.Start(t.Context(), r)
 		if err != nil || again.External == "" || s.count() != 1 {
 			t.Fatalf("started again: %+v, %v, %d runs", again, err, s.count())
@@ -65,16 +65,16 @@ func TestRuns(t *testing.T) {
 		if err := p.Cancel(t.Context(), external); err != nil {
 			t.Fatal(err)
 		}
-		ended, err := p.Status(t.Context(), external)
+		ended, err := p.Status(t.Context(), trigger.Run{External: external})
 		if err != nil || ended.State != trigger.Failed && ended.State != trigger.Cancelled {
 			t.Errorf("cancelled: %+v, %v", ended, err)
 		}
 		s.set(c.cancelled)
-		ended, err = p.Status(t.Context(), external)
+		ended, err = p.Status(t.Context(), trigger.Run{External: external})
 		if err != nil || ended.State != trigger.Failed && ended.State != trigger.Cancelled {
 			t.Errorf("cancelled: %+v, %v", ended, err)
 		}
-		r.Attempts, r.Calls = 2, 1
+		r.Attempts, r.Calls, r.Uncertain = 2, 1, false
 		if _, err := p.Start(t.Context(), r); err != nil || s.count() != 2 {
 			t.Errorf("another attempt: %v, %d runs", err, s.count())
 		}
@@ -100,7 +100,21 @@ func TestAnswerLost(t *testing.T) {
 		}
 		s.change(func() { s.lose = false })
 		r := run("e")
-		r.Calls = 2
+		r.Calls, r.Uncertain = 2, true
+		f := func(r trigger.Run, hide, found bool) {
+			t.Helper()
+			s.change(func() { s.hide = hide })
+			got, err := p.Status(t.Context(), r)
+			if found != (err == nil && got.External != "" && got.State == trigger.Running) ||
+				!found && !errors.Is(err, trigger.ErrGone) || s.count() != 1 {
+				t.Errorf("%s is looked for: %+v, %v, %d runs", r.Name(), got, err, s.count())
+			}
+		}
+		later := r
+		later.Attempts, later.Began = 2, r.Began.Add(time.Hour)
+		f(r, true, false)
+		f(later, false, false)
+		f(r, false, p.Guarantee == trigger.Finds)
 		got, err := p.Start(t.Context(), r)
 		if err != nil || s.count() != 1 {
 			t.Errorf("%+v, %v, %d runs", got, err, s.count())
@@ -174,7 +188,7 @@ func TestStatusFaults(t *testing.T) {
 		s.set(c.waits)
 		status(t, p, &external, trigger.Running)
 		s.set("dancing")
-		lie, err := p.Status(t.Context(), external)
+		lie, err := p.Status(t.Context(), trigger.Run{External: external})
 		if c.kind != "gocd" && (err == nil || !strings.Contains(err.Error(), "dancing")) ||
 			lie.State.Done() && err == nil {
 			t.Errorf("a lie: %+v, %v", lie, err)
@@ -186,7 +200,7 @@ func TestStatusFaults(t *testing.T) {
 				_, _ = fmt.Fprint(w, body)
 				return true
 			})
-			got, err := p.Status(t.Context(), external)
+			got, err := p.Status(t.Context(), trigger.Run{External: external})
 			fault, ok := errors.AsType[*trigger.Fault](err)
 			if !ok || fault.Kind != kind {
 				t.Errorf("%d %s: got %+v, %v, want %v", n, body, got, err, kind)
@@ -220,7 +234,7 @@ func TestSecrets(t *testing.T) {
 			return true
 		})
 		_, err := p.Start(t.Context(), run("e"))
-		_, err2 := p.Status(t.Context(), "40")
+		_, err2 := p.Status(t.Context(), trigger.Run{External: "40"})
 		err3 := p.Cancel(t.Context(), "40")
 		text := fmt.Sprint(err, err2, err3)
 		if !strings.Contains(text, "do not repeat") {

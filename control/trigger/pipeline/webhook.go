@@ -27,7 +27,7 @@ func (w *Webhook) validate() error { return w.secret().validate("secret", true) 
 
 func (w *Webhook) guarantee() trigger.Guarantee { return trigger.Keeps }
 
-func (w *Webhook) open(c Config) (trigger.Pipeline, *conn, error) {
+func (w *Webhook) open(c Config) (runs, *conn, error) {
 	server, err := dial(c.Server, w.secret())
 	if err != nil {
 		return nil, nil, err

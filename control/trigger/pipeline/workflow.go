@@ -58,7 +58,7 @@ func (w *github) validate() error { return (*Workflow)(w).validate(true) }
 
 func (w *github) guarantee() trigger.Guarantee { return (*Workflow)(w).guarantee() }
 
-func (w *github) open(c Config) (trigger.Pipeline, *conn, error) {
+func (w *github) open(c Config) (runs, *conn, error) {
 	h := http.Header{"Accept": {"application/vnd.github+json"}}
 	h.Set("X-GitHub-Api-Version", "2022-11-28")
 	return openWorkflow(Workflow(*w), c, h, "")
@@ -71,12 +71,12 @@ func (w *gitea) validate() error { return (*Workflow)(w).validate(false) }
 
 func (w *gitea) guarantee() trigger.Guarantee { return (*Workflow)(w).guarantee() }
 
-func (w *gitea) open(c Config) (trigger.Pipeline, *conn, error) {
+func (w *gitea) open(c Config) (runs, *conn, error) {
 	return openWorkflow(Workflow(*w), c, http.Header{"Accept": {"application/json"}}, "/api/v1")
 }
 
 func openWorkflow(w Workflow, c Config, h http.Header, prefix string,
-) (trigger.Pipeline, *conn, error) {
+) (runs, *conn, error) {
 	server, err := dial(c.Server)
 	if err != nil {
 		return nil, nil, err
@@ -107,31 +107,32 @@ type actionsRun struct {
 	URL        string `json:"html_url"`
 }
 
-// Start looks for a run whose title has the name, and dispatches one if there is none.
+// Start dispatches a run.
 func (p *workflow) Start(ctx context.Context, r trigger.Run) (trigger.Status, error) {
-	return once(ctx, func(ctx context.Context) (trigger.Status, error) {
-		if !p.RunName {
-			return trigger.Status{}, nil
-		}
-		run, err := p.find(ctx, r.Name(), r.Began.Add(-tardy))
-		if err != nil || run.ID == 0 {
-			return trigger.Status{}, err
-		}
-		return started(run.ID, run.URL), nil
-	}, func(ctx context.Context) (trigger.Status, error) {
-		if p.EventType != "" {
-			return p.dispatchEvent(ctx, r)
-		}
-		return p.dispatch(ctx, r)
-	})
+	if p.EventType != "" {
+		return p.dispatchEvent(ctx, r)
+	}
+	return p.dispatch(ctx, r)
+}
+
+// find looks for a run whose title has the name.
+func (p *workflow) find(ctx context.Context, r trigger.Run) (trigger.Status, error) {
+	if !p.RunName {
+		return trigger.Status{}, nil
+	}
+	run, err := p.titled(ctx, r.Name(), r.Began.Add(-tardy))
+	if err != nil || run.ID == 0 {
+		return trigger.Status{}, err
+	}
+	return started(run.ID, run.URL), nil
 }
 
 func started(id int64, link string) trigger.Status {
 	return trigger.Status{State: trigger.Running, External: strconv.FormatInt(id, 10), Link: link}
 }
 
-// find looks for a run by its title among the latest, from a time on if that is known.
-func (p *workflow) find(ctx context.Context, name string, since time.Time) (actionsRun, error) {
+// titled looks for a run by its title among the latest, from a time on if that is known.
+func (p *workflow) titled(ctx context.Context, name string, since time.Time) (actionsRun, error) {
 	query := url.Values{"event": {"workflow_dispatch"}, "per_page": {"100"}}
 	path := "/actions/workflows/" + url.PathEscape(p.File) + "/runs?"
 	if p.EventType != "" {
@@ -220,7 +221,7 @@ func (p *workflow) Status(ctx context.Context, external string) (trigger.Status,
 	var run actionsRun
 	var err error
 	if name, found := strings.CutPrefix(external, byTitle); found {
-		if run, err = p.find(ctx, name, time.Time{}); err == nil && run.ID == 0 {
+		if run, err = p.titled(ctx, name, time.Time{}); err == nil && run.ID == 0 {
 			err = &trigger.Fault{Kind: trigger.ErrGone, Text: "no run has the title " + name +
 				"; put the input millrace_run into the workflow's run-name"}
 		}
