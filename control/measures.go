@@ -25,36 +25,33 @@ var (
 			"no finite number.", "monitor", "metric")
 )
 
-// measures are the custom metrics of a monitor at work. The mutex of its watch guards them.
-type measures struct {
-	rows *drift.Rows
-	list []measured
-}
+// measures are the custom metrics of a monitor at work, which computes them of the rows that it
+// looks at. The mutex of its watch guards them.
+type measures struct{ list []measured }
 
 // measured is one of them.
 type measured struct {
-	name       string
-	expression *measure.Expression
-	histogram  prometheus.Histogram // nil where the mean is wanted
-	stream     bool
-	sum        float64 // since the last tick, as count
-	count      uint64
-	mean       float64 // of the tick before, if there was a row
-	is         bool
-	skipped    uint64
+	monitor.Derived
+	histogram prometheus.Histogram // nil where the mean is wanted
+	sum       float64              // since the last tick, as count
+	count     uint64
+	mean      float64 // of the tick before, if there was a row
+	is        bool
+	skipped   uint64
 }
 
 // newMeasures compiles the metrics of a monitor for rows of a model with this signature; nil
 // where there are none.
 func newMeasures(
-	monitor string, metrics []config.Metric, sig *tensor.Signature,
+	watch string, metrics []config.Metric, sig *tensor.Signature,
 ) (*measures, error) {
 	if len(metrics) == 0 {
 		return nil, nil
 	}
-	m := &measures{rows: drift.NewRows(sig), list: make([]measured, len(metrics))}
-	columns := m.rows.Columns()
-	example, err := exampleRow(m.rows, sig)
+	m := &measures{list: make([]measured, len(metrics))}
+	rows := drift.NewRows(sig)
+	columns := rows.Columns()
+	example, err := exampleRow(rows, sig)
 	if err != nil {
 		return nil, err
 	}
@@ -63,10 +60,10 @@ func newMeasures(
 		if err != nil {
 			return nil, fmt.Errorf("the metric %s cannot be computed: %w", metric.Name, err)
 		}
-		m.list[i] = measured{name: metric.Name, expression: e,
-			stream: metric.Type == config.TypeStream}
+		m.list[i].Derived = monitor.Derived{Name: metric.Name, Of: e.Value,
+			Watched: metric.Type == config.TypeStream, Seen: m.list[i].add}
 		if metric.Type == config.TypeHistogram {
-			m.list[i].histogram = newHistogram(monitor, metric)
+			m.list[i].histogram = newHistogram(watch, metric)
 		}
 	}
 	return m, nil
@@ -130,35 +127,18 @@ func (w *watch) openMeasures(sig *tensor.Signature) (_ *measures, err error) {
 	return w.measures, err
 }
 
-// derived lists the metrics that are columns for the monitor to watch.
+// derived lists what the monitor is to compute.
 func (m *measures) derived() (list []monitor.Derived) {
 	if m == nil {
 		return nil
 	}
 	for i := range m.list {
-		if one := &m.list[i]; one.stream {
-			list = append(list, monitor.Derived{Name: one.name, Of: one.expression.Value})
-		}
+		list = append(list, m.list[i].Derived)
 	}
 	return list
 }
 
-// add takes in the rows of a request, and keeps nothing of them.
-func (m *measures) add(inputs, outputs []tensor.Tensor) {
-	if m == nil {
-		return
-	}
-	_ = m.rows.Each(inputs, outputs, func(row []sketch.Value) error {
-		for i := range m.list {
-			m.list[i].add(row)
-		}
-		return nil
-	})
-	_ = m.rows.Each(nil, nil, nil) // lets go of the tensors
-}
-
-func (m *measured) add(row []sketch.Value) {
-	x, ok := m.expression.Value(row)
+func (m *measured) add(x float64, ok bool) {
 	switch {
 	case !ok:
 		m.skipped++
@@ -205,7 +185,7 @@ func (m *measured) collect(monitor string, send sender, to chan<- prometheus.Met
 	if m.histogram != nil {
 		to <- m.histogram
 	} else if m.is {
-		send(metricCustom, m.mean, monitor, m.name)
+		send(metricCustom, m.mean, monitor, m.Name)
 	}
-	send(metricCustomSkipped, float64(m.skipped), monitor, m.name)
+	send(metricCustomSkipped, float64(m.skipped), monitor, m.Name)
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/millrace-ml/millrace/control/config"
 	"github.com/millrace-ml/millrace/control/monitor"
+	"github.com/millrace-ml/millrace/drift"
+	"github.com/millrace-ml/millrace/drift/sketch"
 	"github.com/millrace-ml/millrace/runtime/tensor"
 )
 
@@ -191,6 +193,7 @@ func TestExampleOfLargeTensors(t *testing.T) {
 	f("s > 1", false)
 	f("b > 1", false)
 	f("i", false)
+	f(`row["i.mean"] > 0`, true)
 }
 
 // BenchmarkMeasures is what a row of an endpoint costs with three metrics.
@@ -206,8 +209,14 @@ func BenchmarkMeasures(b *testing.B) {
 		b.Fatal(err)
 	}
 	in := []tensor.Tensor{floats([]int64{1, 50}, make([]float32, 50)...)}
+	rows, list := drift.NewRows(sig), m.derived()
 	b.ReportAllocs()
 	for b.Loop() {
-		m.add(in, nil)
+		_ = rows.Each(in, nil, func(row []sketch.Value) error {
+			for _, d := range list {
+				d.Seen(d.Of(row))
+			}
+			return nil
+		})
 	}
 }

@@ -85,7 +85,6 @@ func (p *Plane) Sampled(s *Sample) {
 			if _, err := w.monitor.Add(&s.Request); err != nil {
 				w.skipped++
 			}
-			w.measures.add(s.Inputs, s.Outputs)
 		}
 		w.mu.Unlock()
 	}

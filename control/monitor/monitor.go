@@ -41,10 +41,14 @@ type Config struct {
 	Derived     []Derived
 }
 
-// Derived is a column that is computed of the others of a row. A reference that is given has it.
+// Derived is a number that is computed of the columns of a row.
 type Derived struct {
 	Name string
 	Of   func(row []sketch.Value) (x float64, ok bool) // without ok there is none
+	// Watched makes it a column too. A reference that is given has it.
+	Watched bool
+	// Seen is called with it for each row that is added; nil for nobody.
+	Seen func(x float64, ok bool)
 }
 
 // Suspicion is the evidence from which on a monitor suspects drift. Without drift that happens up
@@ -113,6 +117,9 @@ func New(cfg Config, sig *tensor.Signature, p *reference.Profile) (*Monitor, err
 // checkDerived holds the derived columns against those of the model and of a reference.
 func (m *Monitor) checkDerived(p *reference.Profile) error {
 	for _, d := range m.cfg.Derived {
+		if !d.Watched {
+			continue
+		}
 		if slices.Contains(m.rows.Columns(), d.Name) {
 			return fmt.Errorf("%w: %q is one of the model; name the metric otherwise",
 				reference.ErrColumn, d.Name)
@@ -131,12 +138,15 @@ func (m *Monitor) checkDerived(p *reference.Profile) error {
 func (m *Monitor) columns() []string {
 	columns := m.rows.Columns()
 	for _, d := range m.cfg.Derived {
-		columns = append(columns, d.Name)
+		if d.Watched {
+			columns = append(columns, d.Name)
+		}
 	}
 	return columns
 }
 
-// derive returns a row with the columns that are computed of it, valid until the next call.
+// derive computes what is derived of a row, and returns the row with the columns among that, valid
+// until the next call.
 func (m *Monitor) derive(row []sketch.Value) []sketch.Value {
 	if len(m.cfg.Derived) == 0 {
 		return row
@@ -144,10 +154,16 @@ func (m *Monitor) derive(row []sketch.Value) []sketch.Value {
 	m.row = append(m.row[:0], row...)
 	for _, d := range m.cfg.Derived {
 		value := sketch.Missing()
-		if x, ok := d.Of(row); ok {
+		x, ok := d.Of(row)
+		if ok {
 			value = sketch.Number(x)
 		}
-		m.row = append(m.row, value)
+		if d.Seen != nil {
+			d.Seen(x, ok)
+		}
+		if d.Watched {
+			m.row = append(m.row, value)
+		}
 	}
 	return m.row
 }

@@ -359,8 +359,8 @@ func TestOtherColumns(t *testing.T) {
 // A column that is computed of others is watched as they are, against a reference that has it.
 func TestDerived(t *testing.T) {
 	cfg := monitor.Config{Every: 10_000, Tolerance: 0.1, Learn: 5000,
-		Ignored: []string{"x.0", "x.1", "label"}, Derived: []monitor.Derived{{Name: "sum",
-			Of: func(row []sketch.Value) (float64, bool) {
+		Ignored: []string{"x.0", "x.1", "label"}, Derived: []monitor.Derived{{
+			Name: "sum", Watched: true, Of: func(row []sketch.Value) (float64, bool) {
 				return row[0].Float() + row[1].Float(), true
 			}}}}
 	s := newSource(9, 2)

@@ -16,7 +16,7 @@ import (
 func TestScorer(t *testing.T) {
 	s := newSource(33, 6)
 	cfg := monitor.Config{Every: 1e6, Tolerance: 0.1, Outliers: 0.01, Learn: 5000,
-		Derived: []monitor.Derived{{Name: "difference",
+		Derived: []monitor.Derived{{Name: "difference", Watched: true,
 			Of: func(row []sketch.Value) (float64, bool) {
 				return row[1].Float() - row[2].Float(), true
 			}}}}
