@@ -185,6 +185,7 @@ func TestRunCommands(t *testing.T) {
 	b.restart()
 	b.turnAll()
 	b.stand("train", "running")
+	b.eventually("its command has begun", func() bool { return len(leftBy(t, out)) > 0 })
 	b.tellRun(first, RunCancel, "is to be cancelled")
 	b.tellRun(first, RunCancel, "ana")
 	b.finish()
