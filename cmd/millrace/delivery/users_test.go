@@ -19,7 +19,8 @@ import (
 	"github.com/millrace-ml/millrace/control/store"
 )
 
-// operator changes the timeout of an endpoint again and again, and keeps what was acknowledged.
+// operator changes the timeout of an endpoint again and again, and keeps what was acknowledged, or
+// seen.
 type operator struct {
 	admin *apiclient.Client
 	mu    sync.Mutex
@@ -79,8 +80,11 @@ func (o *operator) lost(r store.Resource) string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	got := timeoutOf(r.Spec)
-	if r.Revision == o.last && (o.last == 0 || got == o.acked[o.last]) ||
-		r.Revision > o.last && got == o.tried {
+	if r.Revision > o.last && got == o.tried {
+		o.last, o.acked[r.Revision] = r.Revision, got // who has seen it relies on it
+		return ""
+	}
+	if r.Revision == o.last && (o.last == 0 || got == o.acked[o.last]) {
 		return ""
 	}
 	return fmt.Sprintf("the endpoint has timeout %d at revision %d; acknowledged was %d at %d, "+
