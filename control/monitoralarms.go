@@ -47,7 +47,9 @@ func (p *Plane) settle(m *monitored, next MonitorStatus, by store.Author, now ti
 	if raised {
 		next.Alarm = m.Name + "/" + strconv.Itoa(next.Alarms)
 	}
-	txn := store.Txn{By: by, Put: []store.Resource{m.with(next)}}
+	kept := next
+	kept.Last.Series = nil // the record of an alarm has it, and what is learned
+	txn := store.Txn{By: by, Put: []store.Resource{m.with(kept)}}
 	event := ""
 	var a monitor.Alarm
 	record := p.view.alarms[next.Alarm]

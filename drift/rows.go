@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
+	"sync"
 
 	"github.com/millrace-ml/millrace/drift/sketch"
 	"github.com/millrace-ml/millrace/runtime/tensor"
@@ -32,7 +34,7 @@ const maxWidth = 1024
 type Rows struct {
 	signature *tensor.Signature
 	parts     []part // of inputs, then of outputs
-	row       []sketch.Value
+	width     int    // of a row
 }
 
 // part is what one tensor has in a row.
@@ -48,7 +50,7 @@ type part struct {
 // NewRows returns what takes apart the tensors of a model with this signature.
 func NewRows(s *tensor.Signature) *Rows {
 	parts, columns := takeApart(s)
-	return &Rows{s, parts, make([]sketch.Value, len(columns))}
+	return &Rows{s, parts, len(columns)}
 }
 
 // takeApart returns the parts of a row, and the names of its columns.
@@ -121,6 +123,9 @@ func (r *Rows) Columns() []string {
 	return columns
 }
 
+// scratches are rows for Each: the many monitors of a process take turns.
+var scratches = sync.Pool{New: func() any { return new([]sketch.Value) }}
+
 // Each calls f with each row of a request and its answer, whose tensors are in the order
 // of the signature. One that is not there, or does not fit, has missing values, which
 // a monitor takes for drift: leave out requests that got no answer. The row is valid
@@ -130,8 +135,13 @@ func (r *Rows) Each(inputs, outputs []tensor.Tensor, f func(row []sketch.Value) 
 	for i := range r.parts {
 		rows = max(rows, r.parts[i].begin(r.tensor(i, inputs, outputs)))
 	}
+	scratch := scratches.Get().(*[]sketch.Value)
+	defer scratches.Put(scratch)
+	*scratch = slices.Grow((*scratch)[:0], r.width)
+	row := (*scratch)[:r.width]
+	defer clear(row) // texts are the request's
 	for range rows {
-		next := r.row
+		next := row
 		for i := range r.parts {
 			p := &r.parts[i]
 			d := tensor.Invalid
@@ -140,7 +150,7 @@ func (r *Rows) Each(inputs, outputs []tensor.Tensor, f func(row []sketch.Value) 
 			}
 			next = p.take(d, next)
 		}
-		if err := f(r.row); err != nil {
+		if err := f(row); err != nil {
 			return err
 		}
 	}

@@ -202,7 +202,7 @@ type series struct {
 }
 
 // maxPoints bounds a series.
-const maxPoints = 120
+const maxPoints = 60
 
 func (s *series) add(p Point) {
 	s.ticks++
