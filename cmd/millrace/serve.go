@@ -141,6 +141,9 @@ func serve(ctx context.Context, load func() (config.Config, error), file string)
 	}
 	logLoaded(log, s.models.Index(false))
 	fmt.Fprintln(os.Stderr, s.listening())
+	if err := forgetStart(); err != nil {
+		log.Debug("what only the start has needed stays in memory", "error", err)
+	}
 	for {
 		select {
 		case <-hangup:
