@@ -170,7 +170,7 @@ func (p *Plane) samplesOf(endpoint string) string {
 	}
 	for i := range p.file.Taps {
 		t := &p.file.Taps[i]
-		if t.Files == nil || len(t.Endpoints) > 0 && !slices.Contains(t.Endpoints, endpoint) {
+		if !t.Keeps(endpoint) {
 			continue
 		}
 		if path, err := filepath.Abs(t.Files.Path); err == nil {

@@ -26,16 +26,10 @@ func NewScorer(p *reference.Profile, columns []string) (*Scorer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Scorer{places: places, columns: len(columns), scorer: p.NewScorer(),
+	s := &Scorer{places: places, columns: len(columns), layouts: layouts(p), scorer: p.NewScorer(),
 		row: make([]float64, len(places))}
-	for i := range p.Features {
-		s.layouts = append(s.layouts, p.Features[i].Layout())
-	}
 	if p.Joint != nil {
 		s.projector = p.Joint.NewProjector()
-		for i := range p.Joint.Projected {
-			s.layouts = append(s.layouts, p.Joint.Projected[i].Layout())
-		}
 	}
 	s.bins = make([]int, len(s.layouts))
 	return s, nil

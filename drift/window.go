@@ -33,17 +33,27 @@ func NewWindow(p *reference.Profile, columns []string) (*Window, error) {
 	}
 	w := &Window{profile: p, places: places, columns: len(columns),
 		row: make([]float64, len(places))}
-	for i := range p.Features {
-		w.sketches = append(w.sketches, sketch.New(p.Features[i].Layout()))
+	for _, l := range layouts(p) {
+		w.sketches = append(w.sketches, sketch.New(l))
 	}
 	if p.Joint != nil {
 		w.projector = p.Joint.NewProjector()
-		for i := range p.Joint.Projected {
-			w.sketches = append(w.sketches, sketch.New(p.Joint.Projected[i].Layout()))
-		}
 	}
 	w.bins = make([]int, len(w.sketches))
 	return w, nil
+}
+
+// layouts are those of the features, then of the joint projections.
+func layouts(p *reference.Profile) (all []*sketch.Layout) {
+	for i := range p.Features {
+		all = append(all, p.Features[i].Layout())
+	}
+	if p.Joint != nil {
+		for i := range p.Joint.Projected {
+			all = append(all, p.Joint.Projected[i].Layout())
+		}
+	}
+	return all
 }
 
 // Add counts a row, a value for each column. It keeps nothing of it.

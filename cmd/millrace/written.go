@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"slices"
 	"sync"
 
 	"github.com/millrace-ml/millrace/gateway/tap"
@@ -48,7 +47,7 @@ func (c *counting) Write(ctx context.Context, r tap.Record) (tap.Result, error) 
 func (e *endpoints) writtenOf(endpoint string) int {
 	for i := range e.cfg.Taps {
 		t := &e.cfg.Taps[i]
-		if t.Files != nil && (len(t.Endpoints) == 0 || slices.Contains(t.Endpoints, endpoint)) {
+		if t.Keeps(endpoint) {
 			e.written.mu.Lock()
 			defer e.written.mu.Unlock()
 			return e.written.counts[[2]string{t.Name, endpoint}]

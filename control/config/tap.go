@@ -54,6 +54,11 @@ type CloudEvents struct {
 	Namespace string `yaml:"namespace"`
 }
 
+// Keeps says whether samples of an endpoint's requests go to files.
+func (t *Tap) Keeps(endpoint string) bool {
+	return t.Files != nil && (len(t.Endpoints) == 0 || slices.Contains(t.Endpoints, endpoint))
+}
+
 // taps holds the taps against the endpoints.
 func (c *checker) taps(all *Config) {
 	endpoints := make([]string, len(all.Endpoints))

@@ -406,8 +406,7 @@ func (c *Config) untapped() []Fault {
 	for i := range c.Triggers {
 		on := c.Triggers[i].On.Data
 		if on != nil && !slices.ContainsFunc(c.Taps, func(t Tap) bool {
-			return t.Files != nil &&
-				(len(t.Endpoints) == 0 || slices.Contains(t.Endpoints, on.Endpoint))
+			return t.Keeps(on.Endpoint)
 		}) {
 			k.fault(fmt.Sprintf("triggers[%d].on.data.endpoint", i), "is %q, of which no tap "+
 				"keeps files, so that nothing is counted; add to taps: {name: samples, "+
