@@ -124,6 +124,9 @@ func (m *Monitor) Tick(w *Window, at time.Time) (Report, error) {
 	return m.Report(), nil
 }
 
+// Reference returns the fingerprint of the profile.
+func (m *Monitor) Reference() string { return m.print }
+
 // Report says how things are.
 func (m *Monitor) Report() Report {
 	evidence := make([]float64, len(m.detectors))

@@ -49,10 +49,10 @@ func (m *Monitor) Counting(now time.Time) Reading {
 // Take returns what was counted since the call before, and begins anew. It goes with a reference
 // that was given.
 func (m *Monitor) Take() (Counts, error) {
-	c := Counts{Reference: m.print, Rows: m.counted}
 	if m.learner != nil {
-		return c, fmt.Errorf("%w: the reference is still learned", ErrState)
+		return Counts{}, fmt.Errorf("%w: the reference is still learned", ErrState)
 	}
+	c := Counts{Reference: m.drift.Reference(), Rows: m.counted}
 	if m.counted > 0 {
 		c.Began = m.at
 		var err error
@@ -98,9 +98,13 @@ func (p *performer) takeCounted() *CountedAnswers {
 // nothing was added: it wraps ErrState for counts of another reference, and ErrCounts for those
 // that cannot be.
 func (m *Monitor) AddCounts(c *Counts, now time.Time) error {
-	if m.learner != nil || c.Reference != m.print {
+	here := "" // while it is learned
+	if m.learner == nil {
+		here = m.drift.Reference()
+	}
+	if here == "" || c.Reference != here {
 		return fmt.Errorf("%w: the counts are of reference %q, here it is %q", ErrState,
-			c.Reference, m.print)
+			c.Reference, here)
 	}
 	if err := m.check(c); err != nil {
 		return err

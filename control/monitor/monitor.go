@@ -73,8 +73,7 @@ type Monitor struct {
 
 	learner *reference.Collector // nil once there is a reference
 	profile *reference.Profile
-	print   string // the profile's fingerprint
-	places  []int  // of the profile's features in a row
+	places  []int // of the profile's features in a row
 	window  *drift.Window
 	drift   *drift.Monitor
 
@@ -200,10 +199,6 @@ func (m *Monitor) begin(p *reference.Profile) error {
 	if err != nil {
 		return err
 	}
-	print, err := p.Fingerprint()
-	if err != nil {
-		return err
-	}
 	w, err := drift.NewWindow(p, columns)
 	if err != nil {
 		return err
@@ -225,7 +220,7 @@ func (m *Monitor) begin(p *reference.Profile) error {
 			return err
 		}
 	}
-	m.outlying, m.segmented, m.print = o, g, print
+	m.outlying, m.segmented = o, g
 	m.profile, m.places, m.window, m.drift, m.learner, m.counted = p, places, w, d, nil, 0
 	m.live, m.examples, m.strand = nil, nil, Strand{Kind: KindDrift}
 	return nil
