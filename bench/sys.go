@@ -43,10 +43,13 @@ func ready(epoll int, events []unix.EpollEvent) int {
 
 // await sleeps until one of the descriptors can be read or d is over. Unlike
 // Go's timers, which round up to a millisecond, it is exact to some
-// microseconds on a thread that called exactTimers.
+// microseconds on a thread that called exactTimers. The scheduler is not told:
+// its monitor would look after the processor that this thread keeps, and be at
+// work as much as the sender is.
 func await(d time.Duration, fds ...unix.PollFd) {
 	ts := unix.NsecToTimespec(int64(max(d, 0)))
-	_, _ = unix.Ppoll(fds, &ts, nil) // An interrupted sleep is a short one.
+	_, _, _ = syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(unsafe.SliceData(fds))),
+		uintptr(len(fds)), uintptr(unsafe.Pointer(&ts)), 0, 0, 0) // An interrupted sleep is a short one.
 }
 
 // exactTimers binds the goroutine to a thread of its own, for good: the thread
