@@ -51,14 +51,10 @@ func (d *diagnosis) speed(cfg *config.Config) {
 			"it is used up: raise the CPU limit, or give whole cores (cpuset) and set "+
 			"models[].instances to as many", m.CPUQuota, d.Cores)
 	}
-	procs := d.GOMAXPROCS
-	if cfg.Server.Threads > 0 {
-		procs = cfg.Server.Threads
-	}
-	if procs < d.Cores && (cfg.Server.Threads > 0 || os.Getenv("GOMAXPROCS") != "") {
+	if d.GOMAXPROCS < d.Cores && (cfg.Server.Threads > 0 || os.Getenv("GOMAXPROCS") != "") {
 		d.advise("%d threads run Go code on %d cores, so that requests wait while models run: "+
 			"take server.threads out of the settings and GOMAXPROCS out of the environment",
-			procs, d.Cores)
+			d.GOMAXPROCS, d.Cores)
 	}
 	if m.Governor == "powersave" {
 		d.advise("the CPU's frequency governor is powersave: set it to performance")

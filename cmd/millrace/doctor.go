@@ -93,9 +93,10 @@ func (d *diagnosis) advise(format string, args ...any) {
 func (f *serveFlags) examine(ctx context.Context) *diagnosis {
 	d := &diagnosis{
 		Machine: machine.Read(os.DirFS("/")), Cores: runtime.NumCPU(),
-		GOMAXPROCS: runtime.GOMAXPROCS(0), Faults: []string{}, Advice: []string{},
+		Faults: []string{}, Advice: []string{},
 	}
 	cfg, err := f.settings(func(string) bool { return false })
+	d.GOMAXPROCS = goThreads(cfg.Server.Threads)
 	if err != nil {
 		d.fault("%v", err)
 	}

@@ -136,10 +136,12 @@ func TestAdvice(t *testing.T) {
 		func(d *diagnosis, c *config.Config) {
 			d.Machine.Memory, c.Repository.Trial.Memory = 3*gib/2, gib
 		})
-	f("4 threads run Go code on 8 cores", func(_ *diagnosis, c *config.Config) {
-		c.Server.Threads = 4
+	f("4 threads run Go code on 8 cores", func(d *diagnosis, c *config.Config) {
+		d.GOMAXPROCS, c.Server.Threads = 4, 4
 	})
-	f("", func(d *diagnosis, c *config.Config) { d.Cores, c.Server.Threads = 1, 1 })
+	f("", func(d *diagnosis, c *config.Config) {
+		d.Cores, d.GOMAXPROCS, c.Server.Threads = 1, 1, 1
+	})
 	f("governor is powersave", func(d *diagnosis, _ *config.Config) {
 		d.Machine.Governor = "powersave"
 	})

@@ -10,8 +10,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
-	"slices"
 	"sync"
 	"time"
 
@@ -38,7 +36,6 @@ type endpoints struct {
 	seen     *tap.Sink // of monitors
 	written  written
 	monitors *monitors
-	cores    int           // that Go code runs on; 0 where the settings say how many
 	stop     chan struct{} // closed to end follow and configure
 	wait     sync.WaitGroup
 
@@ -62,9 +59,6 @@ func openEndpoints(s *server) (*endpoints, error) {
 		tables: make(chan published, 1)}
 	if err := s.core.SetCaches(cacheConfigs(s.cfg.Models)); err != nil {
 		return nil, err
-	}
-	if s.cfg.Server.Threads == 0 {
-		e.cores = runtime.GOMAXPROCS(0)
 	}
 	taps, err := e.openTaps(s.cfg.Taps)
 	if err != nil {
@@ -90,7 +84,6 @@ func (e *endpoints) Publish(specs []route.Spec, aliases route.Aliases) error {
 		}
 	}
 	e.core.SetTable(table)
-	e.makeRoom(table)
 	e.reweigh(time.Now())
 	e.check()
 	if t := (published{specs, aliases}); e.kept {
@@ -228,27 +221,6 @@ func exampleText(worst []shadow.Example) json.RawMessage {
 		}
 	}
 	return nil
-}
-
-// background is how many threads more than cores run Go code when there are
-// shadows or taps. Pollers never pause under load: for want of a thread a
-// shadow would wait for milliseconds, or make a poller wait that comes back from
-// a run of its model.
-const background = 2
-
-// makeRoom sets how many threads run Go code.
-func (e *endpoints) makeRoom(t *route.Table) {
-	if e.cores == 0 {
-		return
-	}
-	n := e.cores
-	if len(e.sinks) > 0 || slices.ContainsFunc(t.Endpoints(),
-		func(at *route.Endpoint) bool { return len(at.Shadows) > 0 || at.Monitored > 0 }) {
-		n += background
-	}
-	if n != runtime.GOMAXPROCS(0) { // to set it stops all
-		runtime.GOMAXPROCS(n)
-	}
 }
 
 func (e *endpoints) openLedger(c config.Feedback) error {

@@ -118,15 +118,33 @@ func (f *serveFlags) settings(given func(string) bool) (config.Config, error) {
 // all the time. Up to twice as much garbage may gather.
 const heapFloor = 32 << 20
 
+// spareThreads is how many threads more than cores run Go code. One that runs a
+// model or waits for requests holds its place until Go's monitor takes it away.
+// Where none was to spare the monitor woke up thousands of times a second to do
+// so, which cost a tenth of the throughput, and shadows and taps waited for it.
+const spareThreads = 3
+
+// goThreads returns how many threads of the server run Go code at once: as many
+// as the settings or the environment say, else by the number of cores. It is
+// asked before any is set.
+func goThreads(configured int) int {
+	n := runtime.GOMAXPROCS(0)
+	switch {
+	case configured > 0:
+		return configured
+	case os.Getenv("GOMAXPROCS") == "":
+		return n + spareThreads
+	}
+	return n
+}
+
 // serve runs a server until ctx is done.
 func serve(ctx context.Context, load func() (config.Config, error), file string) error {
 	cfg, fault := load()
 	if fault != nil && !config.OnlyResources(fault) {
 		return fault
 	}
-	if cfg.Server.Threads > 0 {
-		runtime.GOMAXPROCS(cfg.Server.Threads)
-	}
+	runtime.GOMAXPROCS(goThreads(cfg.Server.Threads))
 	floor := make([]byte, heapFloor)
 	defer runtime.KeepAlive(floor)
 	level := new(slog.LevelVar)

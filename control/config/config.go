@@ -48,8 +48,8 @@ type Server struct {
 	Name string `yaml:"name" check:"filled"`
 	// How long requests under way may take to end after SIGTERM.
 	Grace time.Duration `yaml:"grace" min:"0s" max:"1h"`
-	// Threads that run Go code at once. 0 leaves it to the number of cores, with two more
-	// where there are shadows or taps.
+	// Threads that run Go code at once. 0 is three more than there are cores: those in runs of
+	// models and those that wait for requests count too.
 	Threads   int       `yaml:"threads" min:"0" max:"1024"`
 	Limits    Limits    `yaml:"limits"`
 	Feedback  Feedback  `yaml:"feedback"`
