@@ -47,7 +47,15 @@ static void on_log(void *param, int severity, const char *category, const char *
 	(void)written;
 }
 
+// What is larger than LARGE has pages of its own and goes back to the system at once when it is
+// freed, and so does what is free beyond SPARE at the end of a heap. By itself the C library moves
+// both up to the largest block that was ever freed, 32 MB and 64 MB at most, and keeps that much in
+// each of its heaps after a model has gone: mr_trim reaches only what lies between used blocks.
+enum { LARGE = 1 << 20, SPARE = 2 << 20 };
+
 int mr_open(const char *library, int fd, int level, mr_error *e) {
+	mallopt(M_MMAP_THRESHOLD, LARGE);
+	mallopt(M_TRIM_THRESHOLD, SPARE);
 	void *handle = dlopen(library, RTLD_NOW | RTLD_LOCAL);
 	if (!handle) return mr_own_error(e, dlerror());
 	const mr_base *(*base)(void) = (const mr_base *(*)(void))dlsym(handle, "OrtGetApiBase");
