@@ -53,6 +53,7 @@ func (c *Core) Infer(x *Exchange) error {
 		}
 		f.alone()
 	}
+	x.Ticket.Alone = c.InFlight() == 1
 	return x.landed(x.Version.Do(&x.Ticket))
 }
 

@@ -336,3 +336,24 @@ func TestChangingRunsAtOnceTeachNothing(t *testing.T) {
 		}
 	})
 }
+
+// TestAlone: a request that may have company lets others in first, one that is
+// alone does not.
+func TestAlone(t *testing.T) {
+	f := func(alone bool, want int) {
+		t.Helper()
+		inBubble(t, func(*Config) {}, func(w *stand) {
+			yields := 0
+			w.b.yield = func() { yields++ }
+			ticket := w.ticket(0)
+			defer ticket.Free()
+			ticket.Alone = alone
+			if err := w.b.Do(ticket); err != nil || yields != want {
+				t.Errorf("alone is %v: %v, %d yields, want %d", alone, err, yields, want)
+			}
+			ticket.Release()
+		})
+	}
+	f(true, 0)
+	f(false, 1)
+}

@@ -10,7 +10,7 @@ func (b *Batcher) begin(t *Ticket) {
 	b.running++
 	t.state = leading
 	t.gathers = false
-	if t.Waiter != nil && b.cfg.MaxQueueDelay == 0 || t.Rows >= b.limit() {
+	if (t.Waiter != nil || t.Alone) && b.cfg.MaxQueueDelay == 0 || t.Rows >= b.limit() {
 		return // who drives has let all in beforehand
 	}
 	company, seen := t.Rows, 0

@@ -48,6 +48,7 @@ type Ticket struct {
 	Timeout  int64           // when the request itself wants to end, as Now; 0 for never
 	Cancel   <-chan struct{} // closed when the client has left; nil for never
 	Waiter   Waiter          // told of the end of a Submit; nil for Do
+	Alone    bool            // no other request is on its way: none is let in first
 
 	// Set by Do. Outputs, in the order of the signature, are valid until Release.
 	Outputs   []tensor.Tensor
@@ -129,7 +130,7 @@ func (t *Ticket) Release() {
 	}
 	t.Inputs = nil
 	t.Outputs = t.Outputs[:0]
-	t.Cancel, t.Waiter = nil, nil
+	t.Cancel, t.Waiter, t.Alone = nil, nil, false
 	t.Deadline, t.Timeout, t.Priority, t.Rows, t.BatchRows = 0, 0, 0, 0, 0
 	t.err, t.left = nil, nil
 	t.mem.Reset(keepScratch)
