@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"runtime"
 	"slices"
 	"time"
 	"unsafe"
@@ -25,6 +26,7 @@ type poller struct {
 	touched []*model.Version // have got requests in this round, or have some left
 	misses  int              // looks in a row that found nothing; see look
 	busy    spell
+	yielded int64 // when it last went through Go's scheduler, as batch.Now
 	usage   unix.Rusage // memory for preemptions
 }
 
@@ -270,6 +272,12 @@ const (
 	heavyFrom, aFew = 50 * time.Microsecond, 3
 )
 
+// yieldEvery is how often a poller goes through Go's scheduler. The monitor takes
+// the place of a goroutine that has not done so for 10 ms as soon as it finds it
+// in a run, and wakes up thousands of times a second to see whether there is more
+// to take.
+const yieldEvery = 5 * time.Millisecond
+
 // drive runs what has been submitted in this round of n events, or lets others
 // run it.
 func (p *poller) drive(n int) {
@@ -284,11 +292,16 @@ func (p *poller) drive(n int) {
 	p.touched = slices.DeleteFunc(p.touched, func(v *model.Version) bool {
 		return !v.Drive(longest)
 	})
-	heavy := batch.Now()-began > int64(heavyFrom)*int64(max(n, aFew))
+	ended := batch.Now()
+	heavy := ended-began > int64(heavyFrom)*int64(max(n, aFew))
 	if l.heavy.Load() != heavy {
 		l.heavy.Store(heavy)
 	}
 	if heavy && int(l.working.Load()) < l.cfg.Pollers {
 		l.recruit()
+	}
+	if ended-p.yielded > int64(yieldEvery) {
+		p.yielded = ended
+		runtime.Gosched()
 	}
 }
