@@ -119,10 +119,9 @@ func (f *serveFlags) settings(given func(string) bool) (config.Config, error) {
 const heapFloor = 32 << 20
 
 // spareThreads is how many threads more than cores run Go code. One that runs a
-// model or waits for requests holds its place until Go's monitor takes it away.
-// Where none was to spare the monitor woke up thousands of times a second to do
-// so, which cost a tenth of the throughput, and shadows and taps waited for it.
-const spareThreads = 3
+// model or waits for requests holds its place until Go's monitor takes it away;
+// without some to spare, gRPC, shadows and taps would wait for that.
+const spareThreads = 2
 
 // goThreads returns how many threads of the server run Go code at once: as many
 // as the settings or the environment say, else by the number of cores. It is

@@ -48,7 +48,7 @@ type Server struct {
 	Name string `yaml:"name" check:"filled"`
 	// How long requests under way may take to end after SIGTERM.
 	Grace time.Duration `yaml:"grace" min:"0s" max:"1h"`
-	// Threads that run Go code at once. 0 is three more than there are cores: those in runs of
+	// Threads that run Go code at once. 0 is two more than there are cores: those in runs of
 	// models and those that wait for requests count too.
 	Threads   int       `yaml:"threads" min:"0" max:"1024"`
 	Limits    Limits    `yaml:"limits"`
