@@ -183,32 +183,37 @@ func tail(ctx context.Context, l *lab) ([]Figure, error) {
 		return nil, err
 	}
 	requests := payloads(mlp, mlpInputs, asJSON)
-	var last bench.Result
-	var rates []float64
-	rounds := l.rounds(3)
-	v, err := alternate(rounds, func() (float64, error) {
-		most, err := l.load(ctx, server, asJSON, func(c *bench.Config) {
-			c.Requests, c.Concurrency, c.Duration = requests, mlpClients, l.span(2*time.Second)
-		})
-		if err != nil {
-			return 0, err
+	var last [2]bench.Result // of the echo, of the server
+	spread := func(i int, p *process, r []bench.Request) measurement {
+		return func() (float64, error) {
+			most, err := l.load(ctx, p, asJSON, func(c *bench.Config) {
+				c.Requests, c.Concurrency, c.Duration = r, mlpClients, l.span(2*time.Second)
+			})
+			if err != nil {
+				return 0, err
+			}
+			last[i], err = l.load(ctx, p, asJSON, func(c *bench.Config) {
+				c.Requests, c.Rate, c.Concurrency = r, 0.7*most.Rate, 4*mlpClients
+				c.Duration = l.span(4 * time.Second)
+			})
+			return float64(last[i].Latency.P99) / float64(last[i].Latency.P50), err
 		}
-		last, err = l.load(ctx, server, asJSON, func(c *bench.Config) {
-			c.Requests, c.Rate, c.Concurrency = requests, 0.7*most.Rate, 4*mlpClients
-			c.Duration = l.span(4 * time.Second)
-		})
-		rates = append(rates, last.TargetRate)
-		return float64(last.Latency.P99) / float64(last.Latency.P50), err
-	})
+	}
+	v, err := alternate(l.rounds(3), spread(0, l.echo, toEcho(requests, asJSON)),
+		spread(1, server, requests))
 	if err != nil {
 		return nil, err
 	}
 	f := Figure{Name: "MLP, JSON, on schedule at 70 % of saturation: p99 over p50", Bar: barTail,
-		Value: middle(v[0])}
-	f.Detail = fmt.Sprintf("at %s requests/s, last round p50 %v, p99 %v", amount(middle(rates)),
-		last.Latency.P50.Round(time.Microsecond), last.Latency.P99.Round(time.Microsecond))
-	if last.LimitedBy != "" {
-		f.Detail += "; limited by the " + last.LimitedBy + ": " + last.LimitedWhy
+		Value: middle(v[1])}
+	echo, own := &last[0], &last[1]
+	f.Detail = fmt.Sprintf("last round at %s requests/s, p50 %v, p99 %v; the echo at 70 %% of its own "+
+		"has %.3g, last round at %s requests/s, p50 %v, p99 %v", amount(own.TargetRate),
+		own.Latency.P50.Round(time.Microsecond), own.Latency.P99.Round(time.Microsecond),
+		middle(v[0]), amount(echo.TargetRate), echo.Latency.P50.Round(time.Microsecond),
+		echo.Latency.P99.Round(time.Microsecond))
+	if own.LimitedBy != "" {
+		f.Detail += "; limited by the " + own.LimitedBy + ": " + own.LimitedWhy
 	}
 	return []Figure{f}, nil
 }
