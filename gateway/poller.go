@@ -26,7 +26,7 @@ type poller struct {
 	touched []*model.Version // have got requests in this round, or have some left
 	misses  int              // looks in a row that found nothing; see look
 	busy    spell
-	yielded int64 // when it last went through Go's scheduler, as batch.Now
+	yielded int64       // when it last went through Go's scheduler, as batch.Now
 	usage   unix.Rusage // memory for preemptions
 }
 
