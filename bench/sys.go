@@ -48,8 +48,9 @@ func ready(epoll int, events []unix.EpollEvent) int {
 // work as much as the sender is.
 func await(d time.Duration, fds ...unix.PollFd) {
 	ts := unix.NsecToTimespec(int64(max(d, 0)))
+	// An interrupted sleep is a short one.
 	_, _, _ = syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(unsafe.SliceData(fds))),
-		uintptr(len(fds)), uintptr(unsafe.Pointer(&ts)), 0, 0, 0) // An interrupted sleep is a short one.
+		uintptr(len(fds)), uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
 }
 
 // exactTimers binds the goroutine to a thread of its own, for good: the thread

@@ -207,8 +207,8 @@ func tail(ctx context.Context, l *lab) ([]Figure, error) {
 	f := Figure{Name: "MLP, JSON, on schedule at 70 % of saturation: p99 over p50", Bar: barTail,
 		Value: middle(v[1])}
 	echo, own := &last[0], &last[1]
-	f.Detail = fmt.Sprintf("last round at %s requests/s, p50 %v, p99 %v; the echo at 70 %% of its own "+
-		"has %.3g, last round at %s requests/s, p50 %v, p99 %v", amount(own.TargetRate),
+	f.Detail = fmt.Sprintf("last round at %s requests/s, p50 %v, p99 %v; the echo at 70 %% of "+
+		"its own has %.3g, last round at %s requests/s, p50 %v, p99 %v", amount(own.TargetRate),
 		own.Latency.P50.Round(time.Microsecond), own.Latency.P99.Round(time.Microsecond),
 		middle(v[0]), amount(echo.TargetRate), echo.Latency.P50.Round(time.Microsecond),
 		echo.Latency.P99.Round(time.Microsecond))
