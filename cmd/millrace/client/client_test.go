@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -177,6 +178,17 @@ func TestInfer(t *testing.T) {
 	if a.Model != "m" || a.Version != "3" || len(a.Outputs) != 2 ||
 		string(a.Outputs[0].Data) != "\x05\x06" || a.Outputs[1].ClassNames[0] != "a" {
 		t.Errorf("answer is %+v", a)
+	}
+}
+
+// TestScalarShape holds that a scalar's shape is [] in JSON, not null, whoever made the tensor.
+func TestScalarShape(t *testing.T) {
+	for _, shape := range [][]int64{nil, {}} {
+		body, _, err := Body(&Request{Inputs: []tensor.Tensor{{Name: "sr",
+			Datatype: tensor.Int64, Shape: shape, Data: make([]byte, 8)}}})
+		if err != nil || !bytes.Contains(body, []byte(`"shape":[]`)) {
+			t.Errorf("%#v is sent as %q, %v", shape, body, err)
+		}
 	}
 }
 

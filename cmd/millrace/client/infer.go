@@ -54,10 +54,10 @@ func (c *Client) Infer(ctx context.Context, r *Request) (*Answer, error) {
 
 // inputHead and the types below are the JSON of the protocol.
 type inputHead struct {
-	Name       string         `json:"name"`
-	Shape      []int64        `json:"shape"`
-	Datatype   string         `json:"datatype"`
-	Parameters map[string]any `json:"parameters"`
+	Name       string          `json:"name"`
+	Shape      json.RawMessage `json:"shape"`
+	Datatype   string          `json:"datatype"`
+	Parameters map[string]any  `json:"parameters"`
 }
 
 type outputHead struct {
@@ -93,7 +93,8 @@ func Body(r *Request) ([]byte, http.Header, error) {
 	}
 	for _, t := range r.Inputs {
 		head.Inputs = append(head.Inputs, inputHead{
-			t.Name, t.Shape, t.Datatype.String(), map[string]any{"binary_data_size": len(t.Data)},
+			t.Name, json.RawMessage(tensor.FormatShape(t.Shape)), t.Datatype.String(),
+			map[string]any{"binary_data_size": len(t.Data)},
 		})
 	}
 	for _, name := range r.Outputs {

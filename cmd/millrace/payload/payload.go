@@ -119,9 +119,6 @@ func (m *Maker) makeUp(s *tensor.Spec, rows int64) (tensor.Tensor, error) {
 	if s.BatchAxis >= 0 {
 		t.Shape[s.BatchAxis] = rows
 	}
-	if t.Shape == nil {
-		t.Shape = []int64{} // a scalar's shape is [] in JSON
-	}
 	if slices.Contains(t.Shape, -1) {
 		return t, fmt.Errorf("%w: input %q has the shape %s, with variable dimensions beside "+
 			"the rows; say how large they are by --shape %s=%s", ErrShape, s.Name,

@@ -103,15 +103,6 @@ func TestFromList(t *testing.T) {
 	f(spec(tensor.FP32, -1), "[1,2]]", "!more than one JSON value")
 }
 
-// TestScalarShape holds that a scalar's shape is [] in JSON, not null.
-func TestScalarShape(t *testing.T) {
-	scalar := spec(tensor.Int64)
-	got, err := FromList(&scalar, "16000")
-	if err != nil || got.Shape == nil || len(got.Shape) != 0 {
-		t.Errorf("got %#v, %v", got.Shape, err)
-	}
-}
-
 func TestFromJSON(t *testing.T) {
 	two := []tensor.Spec{
 		{Name: "a", Datatype: tensor.Int32, Shape: []int64{-1, 2}},
