@@ -127,14 +127,13 @@ const spareThreads = 2
 // as the settings or the environment say, else by the number of cores. It is
 // asked before any is set.
 func goThreads(configured int) int {
-	n := runtime.GOMAXPROCS(0)
 	switch {
 	case configured > 0:
 		return configured
-	case os.Getenv("GOMAXPROCS") == "":
-		return n + spareThreads
+	case os.Getenv("GOMAXPROCS") != "":
+		return runtime.GOMAXPROCS(0)
 	}
-	return n
+	return runtime.GOMAXPROCS(0) + spareThreads
 }
 
 // serve runs a server until ctx is done.

@@ -11,7 +11,7 @@ func (b *Batcher) begin(t *Ticket) {
 	t.state = leading
 	t.gathers = false
 	if (t.Waiter != nil || t.Alone) && b.cfg.MaxQueueDelay == 0 || t.Rows >= b.limit() {
-		return // who drives has let all in beforehand
+		return // there is nobody, or who drives has let all in beforehand
 	}
 	company, seen := t.Rows, 0
 	for i := range b.q.levels {
