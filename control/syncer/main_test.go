@@ -102,6 +102,13 @@ func (s *shelf) list(name string) (source.Listing, error) {
 	return l, nil
 }
 
+// atOnce is the most pulls that there were at a time.
+func (s *shelf) atOnce() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.most
+}
+
 func (s *shelf) Pull(ctx context.Context, name, version string) (string, error) {
 	if _, err := os.Stat(filepath.Join(s.dir, name, version, "model.pkl")); err == nil {
 		return "", fmt.Errorf("%w: it is one of sklearn", source.ErrNotONNX)

@@ -301,6 +301,37 @@ func TestTwoWriters(t *testing.T) {
 	}
 }
 
+// TestSameFile receives a file while the store gets it from another writer. The one
+// that is there stays: it may be the source of a link that is being made.
+func TestSameFile(t *testing.T) {
+	s := open(t, config(t))
+	path := filepath.Join(s.cfg.Dir, blobPath(sum([]byte("weights"))))
+	var before os.FileInfo
+	_, err := s.Ingest(t.Context(), "first", func(w *Writer) error {
+		return w.File("a", -1, "", readerFunc(func(p []byte) (n int, err error) {
+			if before == nil {
+				ingest(t, s, "a", "weights")
+				before, err = os.Stat(path)
+				return copy(p, "weights"), err
+			}
+			return 0, io.EOF
+		}))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after, err := os.Stat(path); err != nil || !os.SameFile(before, after) {
+		t.Errorf("the file was replaced (%v)", err)
+	}
+	if s = reopen(t, s); s.Used() != 7 || len(onDisk(t, s)) != 2 {
+		t.Errorf("%d bytes are in use: %q", s.Used(), onDisk(t, s))
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
 // TestConcurrent ingests the same and other files at once while all that may go
 // is collected: each version that was acknowledged while pinned is whole.
 func TestConcurrent(t *testing.T) {

@@ -339,11 +339,17 @@ func (w *Writer) settle(in *incoming) error {
 	}
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
-	if err := w.s.root.Rename(in.name, target); err != nil {
+	b := w.s.blobs[in.file.SHA256]
+	if b == nil || b.damaged {
+		err = w.s.root.Rename(in.name, target)
+	} else {
+		// A blob that is there stays: making a link fails while its source is replaced.
+		err = w.s.root.Remove(in.name)
+	}
+	if err != nil {
 		w.broken = true
 		return err
 	}
-	b := w.s.blobs[in.file.SHA256]
 	if b == nil {
 		b = &blob{}
 		w.s.blobs[in.file.SHA256] = b
