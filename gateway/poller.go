@@ -54,6 +54,9 @@ const (
 func (l *lane) spawn() {
 	l.working.Add(1)
 	l.pollers.Go(func() {
+		// When other goroutines work too, as shadows do, the scheduler would move it from thread
+		// to thread, and the system each of them from core to core.
+		runtime.LockOSThread()
 		p := &poller{lane: l, buf: make([]byte, max(readBytes, l.cfg.HeaderBytes))}
 		for !l.stopped.Load() {
 			n := p.wait()
@@ -170,10 +173,10 @@ func (p *poller) preemptions() int64 {
 }
 
 const (
-	// lookFor is how long a poller looks for events before it sleeps. A client
-	// that was just answered often sends again within this time, and to be
-	// woken takes as long. Among many connections the next request comes anyway.
-	lookFor         = 30 * time.Microsecond
+	// lookFor is how long a poller looks for events before it sleeps. A client that was just
+	// answered often sends again within this time, its own waking up included, and to be woken
+	// takes a good part of it. Among many connections the next request comes anyway.
+	lookFor         = 60 * time.Microsecond
 	lookConnections = 4
 	// Looks that found nothing are paid for by nobody: after so many in a row
 	// only one sleep in lookAgain begins with another.
