@@ -229,7 +229,7 @@ func (c *Core) settle(x *Exchange, err error) {
 		e.trial.finish(x)
 	}
 	if e.ledger != nil && err == nil {
-		e.ledger.Decide(x.ID(), x.decision(), c.epoch.Add(time.Duration(x.end)))
+		e.ledger.Decide(x.ID(), x.decision(), c.epoch.UnixNano()+x.end)
 	}
 }
 

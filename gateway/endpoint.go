@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -406,10 +405,20 @@ func (x *Exchange) setID(h route.Headers) {
 		x.id = append(x.id[:0], id...)
 		return
 	}
-	var random [16]byte
-	binary.LittleEndian.PutUint64(random[:8], rand.Uint64())
-	binary.LittleEndian.PutUint64(random[8:], rand.Uint64())
-	x.id = hex.AppendEncode(x.id[:0], random[:])
+	x.id = appendHex(appendHex(x.id[:0], rand.Uint64()), rand.Uint64())
+}
+
+// appendHex appends the 16 hexadecimal digits of n, of which it writes eight at a time.
+func appendHex(dst []byte, n uint64) []byte {
+	for _, half := range [...]uint64{n >> 32, n & 0xffffffff} {
+		x := (half<<16 | half) & 0x0000ffff_0000ffff // spread the nibbles, one to a byte
+		x = (x<<8 | x) & 0x00ff00ff_00ff00ff
+		x = (x<<4 | x) & 0x0f0f0f0f_0f0f0f0f
+		letters := (x + 0x06060606_06060606) >> 4 & 0x01010101_01010101 // where one is over 9
+		x += 0x30303030_30303030 + letters*('a'-'0'-10)
+		dst = binary.BigEndian.AppendUint64(dst, x)
+	}
+	return dst
 }
 
 // printable says whether text may stand in a header.

@@ -8,6 +8,7 @@ type head struct {
 	dialect        dialect
 	model, version []byte
 	fields         []byte // the header's lines, for Header
+	id             []byte // the X-Request-Id
 	bytes          int    // of the head, with its empty line
 	body           int    // bytes, from Content-Length
 	json           int    // bytes of its JSON part; -1 for all
@@ -52,7 +53,7 @@ func (h *head) parse(data []byte) headState {
 		return headOther
 	}
 	h.bytes = end + len(headEnd)
-	h.body, h.json, h.timeout, h.accept = -1, -1, 0, identity
+	h.body, h.json, h.timeout, h.accept, h.id = -1, -1, 0, identity, nil
 	hosts := 0
 	h.fields = data[line : end+2]
 	for fields := h.fields; len(fields) > 0; {
@@ -99,6 +100,9 @@ func (h *head) parsePath(path []byte) bool {
 
 // Header returns a header's first value; the name is in lower case.
 func (h *head) Header(name string) []byte {
+	if name == headerRequestID {
+		return h.id
+	}
 	for fields := h.fields; len(fields) > 0; {
 		n := bytes.IndexByte(fields, '\n')
 		if len(fields) > len(name) && fields[len(name)] == ':' &&
@@ -142,6 +146,9 @@ func (h *head) parseField(line []byte, hosts *int) bool {
 			return isName(value, "keep-alive")
 		}
 	case 12:
+		if h.id == nil && isName(name, headerRequestID) {
+			h.id = value
+		}
 		if h.dialect == dialectMLflow && isName(name, "content-type") {
 			ok = isJSON(value) // tables as text are rare
 		}

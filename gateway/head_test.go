@@ -3,6 +3,7 @@ package gateway
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"net/url"
 	"strconv"
 	"strings"
@@ -181,4 +182,12 @@ func FuzzUnescape(f *testing.F) {
 			t.Errorf("%q is %q, %v, want %q, %v", s, got, err, want, wantErr)
 		}
 	})
+}
+
+func TestAppendHex(t *testing.T) {
+	for _, n := range []uint64{0, 9, 10, 0x0123456789abcdef, 0xfedcba9876543210, 1<<64 - 1} {
+		if got, want := string(appendHex([]byte("-"), n)), fmt.Sprintf("-%016x", n); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
 }
