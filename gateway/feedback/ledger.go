@@ -168,10 +168,10 @@ func (l *Ledger) Close() error {
 	return err
 }
 
-// Decide notes what answered the request of that id, and when, in Unix nanoseconds. It takes the place of an
-// earlier decision of the same id, unless that has feedback: then the id's next
-// feedback is a duplicate until Config.TTL has passed. An id that is empty or
-// longer than MaxID can have no feedback and is not noted. id is not kept, d is.
+// Decide notes what answered the request of that id, and when, in Unix nanoseconds. It
+// takes the place of an earlier decision of the same id, unless that has feedback: then
+// the id's next feedback is a duplicate until Config.TTL has passed. An id that is empty
+// or longer than MaxID can have no feedback and is not noted. id is not kept, d is.
 func (l *Ledger) Decide(id []byte, d *Decision, at int64) {
 	if len(id) > 0 && len(id) <= MaxID {
 		l.pending.put(id, d, at)
