@@ -57,6 +57,10 @@ type Server struct {
 // request has a small stack, and to let that grow takes a twentieth of all time.
 const streamWorkers = 16
 
+// Bytes that may be under way to one call, and to all of a connection. By itself grpc-go finds out
+// how many there should be by a ping with nearly every request.
+const streamWindow, connectionWindow = 4 << 20, 16 << 20
+
 // New returns a front on core; Serve starts it.
 func New(core *gateway.Core, cfg Config, log *slog.Logger) *Server {
 	s := &Server{
@@ -68,6 +72,8 @@ func New(core *gateway.Core, cfg Config, log *slog.Logger) *Server {
 		grpc.MaxSendMsgSize(cfg.MaxMessageBytes),
 		grpc.MaxConcurrentStreams(cfg.MaxStreams),
 		grpc.MaxHeaderListSize(16<<10),
+		grpc.InitialWindowSize(streamWindow),
+		grpc.InitialConnWindowSize(connectionWindow),
 		grpc.NumStreamWorkers(uint32(streamWorkers*runtime.GOMAXPROCS(0))),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
 			MinTime: 5 * time.Second, PermitWithoutStream: true,
