@@ -23,6 +23,8 @@ type conn struct {
 	slot  int32
 	state atomic.Uint32
 
+	session *session // of a connection that speaks HTTP/2, else nil
+
 	// Of the owner.
 	head   head
 	x      *Exchange // whose body is being read, or that is submitted
@@ -91,7 +93,7 @@ func (c *conn) serve(p *poller) {
 		case gone:
 			return
 		case pause:
-			if c.lane.ending.Load() && c.x == nil && len(c.in) == 0 && len(c.out) == 0 {
+			if c.lane.ending.Load() && c.idle() {
 				c.close()
 				return
 			}
@@ -99,6 +101,14 @@ func (c *conn) serve(p *poller) {
 			return
 		}
 	}
+}
+
+// idle says that nothing is under way.
+func (c *conn) idle() bool {
+	if c.session != nil {
+		return c.session.h2.Idle()
+	}
+	return c.x == nil && len(c.in) == 0 && len(c.out) == 0
 }
 
 func (c *conn) step(p *poller) verdict {
@@ -112,6 +122,8 @@ func (c *conn) step(p *poller) verdict {
 		return c.flush()
 	case c.last:
 		return c.hangUp()
+	case c.session != nil:
+		return c.session.step(p)
 	case c.x != nil:
 		return c.readBody(p)
 	}
@@ -429,7 +441,11 @@ func (c *conn) close() {
 		c.lane.core.Finish(x, errShortBody)
 	}
 	c.lane.leave(c)
-	_ = unix.Close(c.fd)
+	if c.session != nil {
+		c.session.close()
+	} else {
+		_ = unix.Close(c.fd)
+	}
 	c.lane.open.Add(-1)
 }
 
@@ -443,6 +459,11 @@ func (c *conn) checkTime() {
 	switch {
 	case c.linger:
 		if waited > lingerTime {
+			c.close()
+			return
+		}
+	case c.session != nil:
+		if c.session.stalled(waited) {
 			c.close()
 			return
 		}

@@ -28,6 +28,7 @@ import (
 // connection comes back when it is answered.
 type lane struct {
 	core    *Core
+	grpc    *GRPC // whose connections these are; nil for HTTP's
 	log     *slog.Logger
 	cfg     HTTPConfig
 	epoll   int // file descriptor
@@ -42,6 +43,8 @@ type lane struct {
 	other   handovers
 
 	pollers  sync.WaitGroup
+	driving  atomic.Int32  // pollers that are in a run
+	laters   atomic.Int32  // the length of later
 	watched  atomic.Bool   // a poller waits for events
 	heavy    atomic.Bool   // runs are so long that every poller waits for events itself
 	working  atomic.Int32  // pollers that are not parked
@@ -57,6 +60,7 @@ type lane struct {
 	free  []int32              // slots that are not in use
 	ready []*conn              // owned, to be served by the next poller
 	drive []*model.Version     // to be driven by the next poller
+	later []*session           // have answers to be written after the runs under way
 	away  map[*handed]struct{} // with fasthttp
 }
 
@@ -127,7 +131,7 @@ func (l *lane) accept(ln net.Listener) error {
 			l.turnAway(c)
 			continue
 		}
-		if _, ok := c.(syscall.Conn); !ok { // not a socket of the system's
+		if _, ok := c.(syscall.Conn); !ok && l.grpc == nil { // not a socket of the system's
 			h := &handed{Conn: c, lane: l, stays: true}
 			h.idle.Store(true)
 			l.give(h)
@@ -140,6 +144,10 @@ func (l *lane) accept(ln net.Listener) error {
 
 // turnAway answers a connection that is one too many.
 func (l *lane) turnAway(c net.Conn) {
+	if l.grpc != nil {
+		_ = c.Close()
+		return
+	}
 	l.core.metrics.refuse(503)
 	_ = c.SetWriteDeadline(time.Now().Add(time.Second))
 	f := failure{status: 503, retry: true, last: true,
@@ -181,6 +189,10 @@ func (l *lane) add(fd int, answered bool) error {
 	c := &conn{lane: l, fd: fd, since: l.clock.Load()}
 	c.linger = answered && unix.Shutdown(fd, unix.SHUT_WR) == nil
 	c.state.Store(owned)
+	events := uint32(readable)
+	if l.grpc != nil {
+		c.session, events = newSession(c, l.grpc), readable|writable
+	}
 	l.mu.Lock()
 	if len(l.free) == 0 { // open is counted before: cannot be
 		l.mu.Unlock()
@@ -191,7 +203,7 @@ func (l *lane) add(fd int, answered bool) error {
 	l.free = l.free[:len(l.free)-1]
 	l.mu.Unlock()
 	l.slots[c.slot].Store(c)
-	if err := c.watch(unix.EPOLL_CTL_ADD, readable); err != nil {
+	if err := c.watch(unix.EPOLL_CTL_ADD, events); err != nil {
 		l.leave(c)
 		_ = unix.Close(fd)
 		return fmt.Errorf("cannot watch a connection: %w", err)
@@ -291,6 +303,7 @@ const quietTime = 100 * time.Millisecond
 func (l *lane) shutdown(ctx context.Context) error {
 	ticker := time.NewTicker(time.Millisecond)
 	defer ticker.Stop()
+	l.each(l.push) // to say that the next answer is the last
 	for quiet := time.Now().Add(quietTime); l.open.Load() > 0 && ctx.Err() == nil; {
 		if time.Now().After(quiet) {
 			l.ending.Store(true)

@@ -61,7 +61,10 @@ func (l *lane) spawn() {
 		for !l.stopped.Load() {
 			n := p.wait()
 			p.serve(n)
+			l.driving.Add(1)
 			p.drive(n)
+			l.driving.Add(-1)
+			l.flushLater()
 		}
 		l.wake() // let the next one see that the lane has stopped
 	})

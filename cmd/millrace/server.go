@@ -188,7 +188,12 @@ func (s *server) equip(f *front) error {
 	case "grpc":
 		c := grpc.DefaultConfig()
 		c.MaxMessageBytes = int(limits.BodyBytes)
-		g := grpc.New(s.core, c, s.log)
+		c.HTTP.HeaderBytes, c.HTTP.Connections = int(limits.HeaderBytes), limits.Connections
+		c.HTTP.ReadTimeout = limits.ReadTimeout
+		g, err := grpc.New(s.core, c, s.log)
+		if err != nil {
+			return err
+		}
 		f.serve, f.shutdown = g.Serve, g.Shutdown
 	case "admin":
 		h := &http.Server{Handler: adminHandler(s.core, s.api), ReadTimeout: time.Minute,

@@ -49,7 +49,10 @@ func serve(t *testing.T) (httpAddress, grpcAddress string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rpc := millgrpc.New(core, millgrpc.DefaultConfig(), log)
+	rpc, err := millgrpc.New(core, millgrpc.DefaultConfig(), log)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var addresses []string
 	for _, serve := range []func(net.Listener) error{front.Serve, rpc.Serve} {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -10,18 +10,14 @@ package grpc
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
-	"runtime"
 	"sync"
-	"time"
 
 	"google.golang.org/grpc"
+	_ "google.golang.org/grpc/encoding/gzip" // of messages that clients compress
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
@@ -31,14 +27,16 @@ import (
 
 // Config bounds what the gRPC front takes in.
 type Config struct {
-	MaxMessageBytes int    // of one request or answer
-	MaxStreams      uint32 // open at once on one connection
-	StreamInFlight  int    // requests of one ModelStreamInfer under way
+	HTTP            gateway.HTTPConfig // of its connections
+	MaxMessageBytes int                // of one request or answer
+	MaxStreams      uint32             // open at once on one connection
+	StreamInFlight  int                // requests of one ModelStreamInfer under way
 }
 
 // DefaultConfig returns the values for a server about which nothing is known.
 func DefaultConfig() Config {
-	return Config{MaxMessageBytes: 64 << 20, MaxStreams: 4096, StreamInFlight: 128}
+	return Config{HTTP: gateway.DefaultHTTPConfig(), MaxMessageBytes: 64 << 20, MaxStreams: 4096,
+		StreamInFlight: 128}
 }
 
 // Server is the gRPC front.
@@ -46,6 +44,7 @@ type Server struct {
 	core   *gateway.Core
 	cfg    Config
 	log    *slog.Logger
+	front  *gateway.GRPC
 	server *grpc.Server
 	health *health.Server
 
@@ -53,16 +52,8 @@ type Server struct {
 	once     sync.Once     // closes it
 }
 
-// streamWorkers is how many goroutines a thread are kept for requests. One that is made anew for a
-// request has a small stack, and to let that grow takes a twentieth of all time.
-const streamWorkers = 16
-
-// Bytes that may be under way to one call, and to all of a connection. By itself grpc-go finds out
-// how many there should be by a ping with nearly every request.
-const streamWindow, connectionWindow = 4 << 20, 16 << 20
-
 // New returns a front on core; Serve starts it.
-func New(core *gateway.Core, cfg Config, log *slog.Logger) *Server {
+func New(core *gateway.Core, cfg Config, log *slog.Logger) (*Server, error) {
 	s := &Server{
 		core: core, cfg: cfg, log: log, health: health.NewServer(), draining: make(chan struct{}),
 	}
@@ -70,14 +61,6 @@ func New(core *gateway.Core, cfg Config, log *slog.Logger) *Server {
 		grpc.ForceServerCodecV2(codec{}),
 		grpc.MaxRecvMsgSize(cfg.MaxMessageBytes),
 		grpc.MaxSendMsgSize(cfg.MaxMessageBytes),
-		grpc.MaxConcurrentStreams(cfg.MaxStreams),
-		grpc.MaxHeaderListSize(16<<10),
-		grpc.StaticStreamWindowSize(streamWindow),
-		grpc.StaticConnWindowSize(connectionWindow),
-		grpc.NumStreamWorkers(uint32(streamWorkers*runtime.GOMAXPROCS(0))),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
-			MinTime: 5 * time.Second, PermitWithoutStream: true,
-		}),
 		grpc.UnaryInterceptor(s.recoverUnary),
 		grpc.StreamInterceptor(s.serveStream),
 	)
@@ -96,32 +79,24 @@ func New(core *gateway.Core, cfg Config, log *slog.Logger) *Server {
 	grpc_health_v1.RegisterHealthServer(s.server, s.health)
 	s.health.SetServingStatus(desc.ServiceName, grpc_health_v1.HealthCheckResponse_SERVING)
 	reflection.Register(s.server)
-	return s
+	front := gateway.GRPCConfig{HTTPConfig: cfg.HTTP, MaxMessageBytes: cfg.MaxMessageBytes,
+		MaxStreams: int(cfg.MaxStreams)}
+	var err error
+	s.front, err = gateway.NewGRPC(core, front, s.server, log)
+	return s, err
 }
 
 // Serve answers requests on ln until Shutdown; after it ln is only closed.
-func (s *Server) Serve(ln net.Listener) error {
-	if err := s.server.Serve(ln); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-		return fmt.Errorf("cannot serve gRPC on %s: %w", ln.Addr(), err)
-	}
-	return nil
-}
+func (s *Server) Serve(ln net.Listener) error { return s.front.Serve(ln) }
 
 // Shutdown says that the server is not healthy, answers what is under way, and
 // ends what is left when ctx is done.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.health.Shutdown()
 	s.once.Do(func() { close(s.draining) })
-	done := make(chan struct{})
-	go func() { s.server.GracefulStop(); close(done) }()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		s.server.Stop()
-		<-done
-		return ctx.Err()
-	}
+	err := s.front.Shutdown(ctx)
+	s.server.Stop()
+	return err
 }
 
 // failure makes an error of the gateway one of gRPC.

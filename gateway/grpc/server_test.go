@@ -68,7 +68,9 @@ func serve(t *testing.T, set func(*settings)) *server {
 		t.Fatal(err)
 	}
 	s := &server{core: gateway.New(cfg.core, models, log)}
-	s.front = millgrpc.New(s.core, cfg.grpc, log)
+	if s.front, err = millgrpc.New(s.core, cfg.grpc, log); err != nil {
+		t.Fatal(err)
+	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

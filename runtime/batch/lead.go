@@ -284,3 +284,7 @@ func (b *Batcher) finish(r *run) {
 		first.Waiter.Finished()
 	}
 }
+
+// Cancel ends the waiting of a submitted ticket whose client has left. It says whether
+// the ticket is the caller's again, and its Waiter not told.
+func (b *Batcher) Cancel(t *Ticket) bool { return b.giveUp(t, ErrCanceled) }

@@ -142,6 +142,9 @@ func (v *Version) Submit(t *batch.Ticket) error {
 	return v.batcher.Submit(t)
 }
 
+// Cancel ends the waiting of a submitted ticket; see [batch.Batcher.Cancel].
+func (v *Version) Cancel(t *batch.Ticket) bool { return v.batcher.Cancel(t) }
+
 // Outcome returns what became of a submitted ticket.
 func Outcome(t *batch.Ticket) error { return refused(t.Outcome()) }
 
