@@ -22,6 +22,8 @@ type call struct {
 	stream  *h2.Stream
 	x       *Exchange // from when the message's length is known
 	fields  []hpack.HeaderField
+	timeout time.Duration // 0 for none
+	began   int64         // by the lane's clock
 	prefix  [grpcPrefix]byte
 	have    int                 // bytes of the prefix
 	need    int                 // bytes of the message
@@ -35,8 +37,9 @@ const grpcPrefix = 5
 
 const pathInfer = "/inference.GRPCInferenceService/ModelInfer"
 
-// plainInfer says whether a header is that of a call that the lane answers.
-func plainInfer(fields []hpack.HeaderField) bool {
+// plainInfer says whether a header is that of a call that the lane answers, and how long its client
+// waits; 0 for as long as it takes.
+func plainInfer(fields []hpack.HeaderField) (timeout time.Duration, ok bool) {
 	path, content := false, false
 	for i := range fields {
 		f := &fields[i]
@@ -45,21 +48,22 @@ func plainInfer(fields []hpack.HeaderField) bool {
 			path = f.Value == pathInfer
 		case ":method":
 			if f.Value != "POST" {
-				return false
+				return 0, false
 			}
 		case "content-type":
 			content = f.Value == "application/grpc" || f.Value == "application/grpc+proto"
 		case "grpc-encoding":
 			if f.Value != "identity" {
-				return false
+				return 0, false
 			}
 		case "grpc-timeout":
-			if _, ok := grpcTimeout(f.Value); !ok {
-				return false
+			if timeout, ok = grpcTimeout(f.Value); !ok {
+				return 0, false
 			}
+			timeout = max(1, timeout)
 		}
 	}
-	return path && content
+	return timeout, path && content
 }
 
 // grpcTimeout reads a grpc-timeout: up to eight digits and a unit.
@@ -110,28 +114,41 @@ func (c *call) data(data []byte, end bool) {
 		data = data[n:]
 		if c.have == grpcPrefix {
 			if err := c.begin(); err != nil {
+				c.session.whole(c)
 				c.answer(err)
 				return
 			}
 		}
 	}
-	if c.x != nil {
-		if len(c.x.body)+len(data) > c.need {
-			c.answer(fmt.Errorf("%w: more than one message", wire.ErrBadRequest))
-			return
-		}
-		c.x.body = append(c.x.body, data...)
-	}
-	if !end {
+	err := c.take(data)
+	if err == nil && !end {
 		return
 	}
-	if c.x == nil || len(c.x.body) < c.need {
-		c.answer(fmt.Errorf("%w: the message is cut short", wire.ErrBadRequest))
-		return
+	if err == nil && (c.x == nil || len(c.x.body) < c.need) {
+		err = fmt.Errorf("%w: the message is cut short", wire.ErrBadRequest)
 	}
-	if err := c.submit(); err != nil {
+	c.session.whole(c)
+	if err == nil {
+		err = c.submit()
+	}
+	if err != nil {
 		c.answer(err)
 	}
+}
+
+// take adds a part to the message. It is counted as it comes: what a client says will come may not.
+func (c *call) take(data []byte) error {
+	if c.x == nil || len(data) == 0 {
+		return nil
+	}
+	if len(c.x.body)+len(data) > c.need {
+		return fmt.Errorf("%w: more than one message", wire.ErrBadRequest)
+	}
+	if err := c.session.grpc.core.Reserve(c.x, int64(len(data))); err != nil {
+		return err
+	}
+	c.x.body = append(c.x.body, data...)
+	return nil
 }
 
 // begin makes room for the message.
@@ -150,9 +167,6 @@ func (c *call) begin() error {
 		return err
 	}
 	c.x = x
-	if err := core.Reserve(x, int64(n)); err != nil {
-		return err
-	}
 	if err := x.makeRoom(c.need); err != nil {
 		return err
 	}
@@ -175,9 +189,7 @@ func (c *call) submit() error {
 	if err := core.resolve(x, &q); err != nil {
 		return err
 	}
-	if after, ok := grpcTimeout(string(c.Header("grpc-timeout"))); ok {
-		x.Deadline(max(1, int64(after)))
-	}
+	x.Deadline(int64(c.timeout))
 	if err := core.Decode(x, x.body, -1); err != nil {
 		return err
 	}
@@ -315,6 +327,7 @@ func (c *call) reset() {
 	case told:
 		c.Finished()
 	case !over && !submitted:
+		s.whole(c)
 		c.answer(batch.ErrCanceled)
 	}
 }

@@ -28,9 +28,6 @@ type GRPC struct {
 	lane  *lane
 	other http.Handler
 	rpcs  sync.WaitGroup
-
-	mu        sync.Mutex
-	listeners []net.Listener // Guarded by mu.
 }
 
 // NewGRPC returns a front on core; Serve starts it, Shutdown ends it.
@@ -48,13 +45,7 @@ func NewGRPC(core *Core, cfg GRPCConfig, other http.Handler, log *slog.Logger) (
 
 // Serve answers requests on ln until Shutdown; after it ln is only closed.
 func (g *GRPC) Serve(ln net.Listener) error {
-	g.mu.Lock()
-	g.listeners = append(g.listeners, ln)
-	if g.lane.closing.Load() {
-		_ = ln.Close()
-	}
-	g.mu.Unlock()
-	if err := g.lane.accept(ln); err != nil {
+	if err := g.lane.serve(ln); err != nil {
 		return fmt.Errorf("cannot serve gRPC on %s: %w", ln.Addr(), err)
 	}
 	return nil
@@ -63,15 +54,9 @@ func (g *GRPC) Serve(ln net.Listener) error {
 // Shutdown stops listening, answers what is under way, and closes what is left
 // open when ctx is done. Only the first call does.
 func (g *GRPC) Shutdown(ctx context.Context) error {
-	g.mu.Lock()
-	if g.lane.closing.Swap(true) {
-		g.mu.Unlock()
+	if !g.lane.refuse() {
 		return nil
 	}
-	for _, ln := range g.listeners {
-		_ = ln.Close()
-	}
-	g.mu.Unlock()
 	err := g.lane.shutdown(ctx)
 	g.rpcs.Wait()
 	return err

@@ -9,7 +9,6 @@ import (
 	"net"
 	"runtime"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -48,9 +47,6 @@ type HTTP struct {
 
 	described described
 	notKept   atomic.Bool // the last feedback could not be written
-
-	mu        sync.Mutex
-	listeners []net.Listener // Guarded by mu.
 }
 
 // NewHTTP returns a front on core; Serve starts it, Shutdown ends it.
@@ -95,13 +91,7 @@ func (quiet) Printf(string, ...any) {}
 
 // Serve answers requests on ln until Shutdown; after it ln is only closed.
 func (h *HTTP) Serve(ln net.Listener) error {
-	h.mu.Lock()
-	h.listeners = append(h.listeners, ln)
-	if h.lane.closing.Load() {
-		_ = ln.Close()
-	}
-	h.mu.Unlock()
-	if err := h.lane.accept(ln); err != nil {
+	if err := h.lane.serve(ln); err != nil {
 		return fmt.Errorf("cannot serve HTTP on %s: %w", ln.Addr(), err)
 	}
 	return nil
@@ -110,12 +100,7 @@ func (h *HTTP) Serve(ln net.Listener) error {
 // Shutdown stops listening, answers what is under way, and closes what is left
 // open when ctx is done.
 func (h *HTTP) Shutdown(ctx context.Context) error {
-	h.mu.Lock()
-	h.lane.closing.Store(true)
-	for _, ln := range h.listeners {
-		_ = ln.Close()
-	}
-	h.mu.Unlock()
+	h.lane.refuse()
 	err := h.lane.shutdown(ctx)
 	return errors.Join(err, h.server.ShutdownWithContext(ctx))
 }

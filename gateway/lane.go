@@ -56,12 +56,13 @@ type lane struct {
 	asked                 atomic.Pointer[model.Version]
 	turnedAt, sharedUntil atomic.Int64
 
-	mu    sync.Mutex
-	free  []int32              // slots that are not in use
-	ready []*conn              // owned, to be served by the next poller
-	drive []*model.Version     // to be driven by the next poller
-	later []*session           // have answers to be written after the runs under way
-	away  map[*handed]struct{} // with fasthttp
+	mu        sync.Mutex
+	listeners []net.Listener       // Guarded by mu, as all below.
+	free      []int32              // slots that are not in use
+	ready     []*conn              // owned, to be served by the next poller
+	drive     []*model.Version     // to be driven by the next poller
+	later     []*session           // have answers to be written after the runs under way
+	away      map[*handed]struct{} // with fasthttp
 }
 
 // wakeSlot marks events of the eventfd.
@@ -105,6 +106,31 @@ func (l *lane) closeFiles() {
 			_ = unix.Close(fd)
 		}
 	}
+}
+
+// serve takes connections in until the lane closes; after it ln is only closed.
+func (l *lane) serve(ln net.Listener) error {
+	l.mu.Lock()
+	l.listeners = append(l.listeners, ln)
+	if l.closing.Load() {
+		_ = ln.Close()
+	}
+	l.mu.Unlock()
+	return l.accept(ln)
+}
+
+// refuse stops listening: each answer is its connection's last. It returns false when
+// that has been so before.
+func (l *lane) refuse() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closing.Swap(true) {
+		return false
+	}
+	for _, ln := range l.listeners {
+		_ = ln.Close()
+	}
+	return true
 }
 
 // accept takes connections in until ln is closed.

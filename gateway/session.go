@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"slices"
 	"sync"
 
 	"golang.org/x/net/http2/hpack"
@@ -17,6 +18,8 @@ type session struct {
 	h2   *h2.Conn
 	p    *poller // who reads
 	said uint8   // how far the client knows that the server ends
+	// reading are the calls whose message has not come to its end, the oldest first. Of the owner.
+	reading []*call
 
 	writing sync.Mutex // held while the socket is written to or closed
 	closed  bool       // guarded by writing
@@ -88,9 +91,24 @@ func (s *session) farewell() {
 	}
 }
 
-// stalled says whether the client has taken too long to begin, or to read.
+// whole is called when no more of a call's message is waited for.
+func (s *session) whole(c *call) {
+	if i := slices.Index(s.reading, c); i >= 0 {
+		s.reading = slices.Delete(s.reading, i, i+1)
+	}
+}
+
+// stalled says whether the client has taken too long to begin, or to read. Calls whose message takes
+// too long are answered.
 func (s *session) stalled(waited int64) bool {
-	limit := int64(s.conn.lane.cfg.ReadTimeout)
+	l := s.conn.lane
+	limit := int64(l.cfg.ReadTimeout)
+	for len(s.reading) > 0 && l.clock.Load()-s.reading[0].began > limit {
+		c := s.reading[0]
+		s.whole(c)
+		c.answer(ErrTooSlow)
+		s.h2.Flush(false)
+	}
 	return waited > limit && (!s.h2.Begun() || s.h2.Unsent() > 0)
 }
 
@@ -159,9 +177,11 @@ func (l *lane) flushLater() {
 
 // Opened implements h2.Handler.
 func (s *session) Opened(st *h2.Stream, fields []hpack.HeaderField, end bool) {
-	if !end && plainInfer(fields) {
+	if timeout, ok := plainInfer(fields); ok && !end {
 		c := s.newCall(st)
-		c.fields = append(c.fields[:0], fields...)
+		c.fields, c.timeout = append(c.fields[:0], fields...), timeout
+		c.began = s.conn.lane.clock.Load()
+		s.reading = append(s.reading, c)
 		st.App = c
 		return
 	}

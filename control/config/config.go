@@ -64,7 +64,7 @@ type Limits struct {
 	BodyBytes Size `yaml:"body_bytes" min:"1KiB" max:"16GiB"`
 	// One request's header.
 	HeaderBytes Size `yaml:"header_bytes" min:"1KiB" max:"1MiB"`
-	// Open HTTP connections.
+	// Open connections, of HTTP and of gRPC each.
 	Connections int `yaml:"connections" min:"1" max:"1000000"`
 	// All request bodies together.
 	BytesInFlight Size `yaml:"bytes_in_flight" min:"1MiB" max:"1TiB"`

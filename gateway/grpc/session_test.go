@@ -83,8 +83,8 @@ func dialRaw(t *testing.T, s *server, settings ...http2.Setting) *rawClient {
 	return c
 }
 
-// infer sends a ModelInfer.
-func (c *rawClient) infer(t *testing.T, stream uint32, message []byte) {
+// open begins a ModelInfer.
+func (c *rawClient) open(t *testing.T, stream uint32) {
 	t.Helper()
 	c.block.Reset()
 	for _, f := range [][2]string{{":method", "POST"}, {":scheme", "http"},
@@ -94,8 +94,17 @@ func (c *rawClient) infer(t *testing.T, stream uint32, message []byte) {
 	}
 	err := c.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, EndHeaders: true,
 		BlockFragment: c.block.Bytes()})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// infer sends a ModelInfer.
+func (c *rawClient) infer(t *testing.T, stream uint32, message []byte) {
+	t.Helper()
+	c.open(t, stream)
 	prefix := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message)))
-	if err = errors.Join(err, c.WriteData(stream, true, append(prefix, message...))); err != nil {
+	if err := c.WriteData(stream, true, append(prefix, message...)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -162,5 +171,37 @@ func TestNoHTTP2(t *testing.T) {
 	}
 	if _, err := s.client.ModelInfer(during(t), sum("", 1)); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSlowMessage sends a part of a message.
+func TestSlowMessage(t *testing.T) {
+	s := serve(t, func(c *settings) { c.grpc.HTTP.ReadTimeout = 300 * time.Millisecond })
+	c := dialRaw(t, s)
+	message, err := proto.Marshal(sum("", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.open(t, 1)
+	if err := c.WriteData(1, false, []byte{0, 0, 0, 0, 9, 'x'}); err != nil {
+		t.Fatal(err)
+	}
+	c.infer(t, 3, message)
+	got := make(map[uint32]string)
+	for len(got) < 2 {
+		f, err := c.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f, ok := f.(*http2.MetaHeadersFrame); ok && f.StreamEnded() {
+			for _, field := range f.Fields {
+				if field.Name == "grpc-status" {
+					got[f.StreamID] = field.Value
+				}
+			}
+		}
+	}
+	if got[1] != "4" || got[3] != "0" {
+		t.Errorf("statuses %v", got)
 	}
 }
