@@ -98,8 +98,8 @@ func (s *session) whole(c *call) {
 	}
 }
 
-// stalled says whether the client has taken too long to begin, or to read. Calls whose message takes
-// too long are answered.
+// stalled says whether the client has taken too long to begin, or to read. Calls whose message
+// takes too long are answered.
 func (s *session) stalled(waited int64) bool {
 	l := s.conn.lane
 	limit := int64(l.cfg.ReadTimeout)
