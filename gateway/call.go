@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -227,7 +228,7 @@ func (c *call) Finished() {
 func (c *call) Landed() {
 	x, s := c.x, c.session
 	outputs, err := x.joined()
-	if err == cache.ErrRetry {
+	if errors.Is(err, cache.ErrRetry) {
 		x.flight.alone()
 		v := x.Version
 		if err = v.Submit(&x.Ticket); err == nil {

@@ -58,6 +58,8 @@ func (g *GRPC) Shutdown(ctx context.Context) error {
 		return nil
 	}
 	err := g.lane.shutdown(ctx)
-	g.rpcs.Wait()
+	if err == nil {
+		g.rpcs.Wait()
+	}
 	return err
 }

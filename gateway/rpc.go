@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/net/http2/hpack"
 
@@ -119,11 +120,7 @@ func (r *rpc) WriteHeader(status int) {
 		return
 	}
 	r.sent = true
-	code := "200"
-	if status != 200 {
-		code = strconv.Itoa(status)
-	}
-	fields := []hpack.HeaderField{{Name: ":status", Value: code}}
+	fields := []hpack.HeaderField{{Name: ":status", Value: strconv.Itoa(status)}}
 	for name, values := range r.header {
 		if name == "Trailer" || r.isTrailer(name) {
 			continue
@@ -148,13 +145,17 @@ func (r *rpc) isTrailer(name string) bool {
 	return false
 }
 
-// Write implements http.ResponseWriter.
+// slowClient is how often it is looked whether a client that did not read does again.
+const slowClient = 5 * time.Millisecond
+
+// Write implements http.ResponseWriter. It waits for a client that reads slowly.
 func (r *rpc) Write(p []byte) (int, error) {
 	r.WriteHeader(200)
-	for r.stream.Queued() > 0 { // the client reads slowly
+	for r.stream.Queued() > 0 || r.session.h2.Stuck() {
 		r.session.h2.Flush(false)
 		select {
 		case <-r.stream.Room():
+		case <-time.After(slowClient):
 		case <-r.request.Context().Done():
 			return 0, context.Canceled
 		}

@@ -36,21 +36,17 @@ func newSession(c *conn, g *GRPC) *session {
 	return s
 }
 
-// maxUnsent is how much may wait for a client that does not read before nothing more is read of it.
-const maxUnsent = 1 << 20
-
 // step reads what has come and does what can be done at once.
 func (s *session) step(p *poller) verdict {
 	c := s.conn
 	s.p = p
 	c.since = c.lane.clock.Load() // the client has sent something, or has read
 	s.farewell()
-	left, ok := s.h2.Flush(true)
-	if !ok {
+	switch {
+	case !s.h2.Flush(true):
 		c.close()
 		return gone
-	}
-	if left > maxUnsent {
+	case s.h2.Stuck(): // an event tells when there is room again
 		return pause
 	}
 	n, v := c.read(p.buf)

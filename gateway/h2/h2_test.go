@@ -79,7 +79,7 @@ func talk(nc net.Conn) {
 	})
 	buf := make([]byte, 64<<10)
 	for {
-		if _, ok := c.Flush(true); !ok {
+		if !c.Flush(true) {
 			break
 		}
 		n, err := nc.Read(buf)

@@ -95,9 +95,8 @@ func (c *Conn) pump() {
 }
 
 // Flush writes what has gathered, unless somebody else does or the socket takes
-// no more; writable says that it does again. It returns how many bytes are left,
-// and false when the connection is broken.
-func (c *Conn) Flush(writable bool) (left int, ok bool) {
+// no more; writable says that it does again. It returns false when the connection is broken.
+func (c *Conn) Flush(writable bool) (ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.full = c.full && !writable
@@ -124,8 +123,19 @@ func (c *Conn) Flush(writable bool) (left int, ok bool) {
 	if c.dead {
 		c.out = nil
 	}
-	return len(c.out), !c.dead
+	return !c.dead
 }
+
+// Stuck says that the socket takes no more, and much is left.
+func (c *Conn) Stuck() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.full && len(c.out) > muchUnsent
+}
+
+// muchUnsent is how much may wait for a client that does not read before it should not be
+// read from.
+const muchUnsent = 1 << 20
 
 // goAway says that the connection ends because of err.
 func (c *Conn) goAway(err *Error) {
