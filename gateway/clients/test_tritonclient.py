@@ -117,6 +117,7 @@ def http():
 def grpc():
     with tg.InferenceServerClient(GRPC) as c:
         common(c, tg)
+        check(c.infer("simple", inputs(tg), compression_algorithm="gzip"))
         meta = c.get_model_metadata("simple")
         assert list(meta.inputs[0].shape) == [-1, 16], meta
         assert c.get_model_config("simple").config.max_batch_size == 8
