@@ -2,8 +2,8 @@ package gateway
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 	"unsafe"
@@ -11,7 +11,6 @@ import (
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/codes"
 
-	"github.com/millrace-ml/millrace/gateway/cache"
 	"github.com/millrace-ml/millrace/gateway/h2"
 	"github.com/millrace-ml/millrace/gateway/wire"
 	"github.com/millrace-ml/millrace/runtime/batch"
@@ -29,8 +28,9 @@ type call struct {
 	have    int                 // bytes of the prefix
 	need    int                 // bytes of the message
 	answers []hpack.HeaderField // memory
-	// over says that the call is answered. Guarded by session.mu.
-	over, submitted bool
+	// submitted says that the call waits for a run or is in one, over that it is answered. Guarded
+	// by session.mu.
+	submitted, over bool
 }
 
 // grpcPrefix is the length of what goes before a message: whether it is compressed, and its length.
@@ -106,22 +106,18 @@ func (c *call) Header(name string) []byte {
 // data takes a part of the message.
 func (c *call) data(data []byte, end bool) {
 	c.stream.Took(len(data))
-	if c.over {
-		return
-	}
+	var err error
 	if c.have < grpcPrefix {
 		n := copy(c.prefix[c.have:], data)
 		c.have += n
 		data = data[n:]
 		if c.have == grpcPrefix {
-			if err := c.begin(); err != nil {
-				c.session.whole(c)
-				c.answer(err)
-				return
-			}
+			err = c.begin()
 		}
 	}
-	err := c.take(data)
+	if err == nil {
+		err = c.take(data)
+	}
 	if err == nil && !end {
 		return
 	}
@@ -226,18 +222,10 @@ func (c *call) Finished() {
 
 // Landed implements cache.Waiter.
 func (c *call) Landed() {
-	x, s := c.x, c.session
-	outputs, err := x.joined()
-	if errors.Is(err, cache.ErrRetry) {
-		x.flight.alone()
-		v := x.Version
-		if err = v.Submit(&x.Ticket); err == nil {
-			s.conn.lane.help(v)
-			return
-		}
-	}
-	if err == nil {
-		x.collect(outputs)
+	s := c.session
+	waits, err := s.conn.lane.landed(c.x)
+	if waits {
+		return
 	}
 	c.answer(err)
 	s.finished()
@@ -300,7 +288,7 @@ func (c *call) answer(err error) {
 // grpcFailure is the header of an answer that is an error.
 func grpcFailure(code codes.Code, text string) []hpack.HeaderField {
 	return []hpack.HeaderField{grpcHeader[0], grpcHeader[1],
-		{Name: "grpc-status", Value: fmt.Sprint(int(code))},
+		{Name: "grpc-status", Value: strconv.Itoa(int(code))},
 		{Name: "grpc-message", Value: grpcMessage(text), Sensitive: true}}
 }
 

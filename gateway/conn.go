@@ -257,25 +257,34 @@ func (c *conn) Finished() {
 	c.done()
 }
 
-// Landed answers a request that waited for the run of an equal one. When there
-// is no answer it has a run of its own.
+// Landed answers a request that waited for the run of an equal one.
 func (c *conn) Landed() {
 	x := c.x
+	waits, err := c.lane.landed(x)
+	if waits {
+		return
+	}
+	c.x = nil
+	c.answer(x, err)
+	c.done()
+}
+
+// landed takes the outcome of an equal request's run. When there is no answer x
+// has a run of its own, which it waits for.
+func (l *lane) landed(x *Exchange) (waits bool, err error) {
 	outputs, err := x.joined()
 	if errors.Is(err, cache.ErrRetry) {
 		x.flight.alone()
 		v := x.Version
 		if err = v.Submit(&x.Ticket); err == nil {
-			c.lane.help(v)
-			return
+			l.help(v)
+			return true, nil
 		}
 	}
-	c.x = nil
 	if err == nil {
 		x.collect(outputs)
 	}
-	c.answer(x, err)
-	c.done()
+	return false, err
 }
 
 // done gives the connection up after an answer from outside of its poller.

@@ -22,7 +22,6 @@ type GRPCConfig struct {
 // calls by a handler. It may be used concurrently.
 type GRPC struct {
 	core  *Core
-	log   *slog.Logger
 	cfg   GRPCConfig
 	h2    h2.Config
 	lane  *lane
@@ -32,7 +31,7 @@ type GRPC struct {
 
 // NewGRPC returns a front on core; Serve starts it, Shutdown ends it.
 func NewGRPC(core *Core, cfg GRPCConfig, other http.Handler, log *slog.Logger) (*GRPC, error) {
-	g := &GRPC{core: core, log: log, cfg: cfg, other: other, h2: h2.Config{
+	g := &GRPC{core: core, cfg: cfg, other: other, h2: h2.Config{
 		Streams: cfg.MaxStreams, HeaderBytes: cfg.HeaderBytes, FrameBytes: 1 << 20, Window: 1 << 20,
 	}}
 	l, err := newLane(core, cfg.HTTPConfig, log)

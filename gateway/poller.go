@@ -23,6 +23,7 @@ type poller struct {
 	buf     []byte           // memory for what is read of a connection
 	ready   []*conn          // memory for what is taken of lane.ready
 	help    []*model.Version // memory for what is taken of lane.drive
+	later   []*session       // memory for what is taken of lane.later
 	touched []*model.Version // have got requests in this round, or have some left
 	misses  int              // looks in a row that found nothing; see look
 	busy    spell
@@ -64,7 +65,7 @@ func (l *lane) spawn() {
 			l.driving.Add(1)
 			p.drive(n)
 			l.driving.Add(-1)
-			l.flushLater()
+			p.flushLater()
 		}
 		l.wake() // let the next one see that the lane has stopped
 	})

@@ -154,16 +154,17 @@ func (s *session) finished() {
 }
 
 // flushLater writes the answers that have waited for others.
-func (l *lane) flushLater() {
+func (p *poller) flushLater() {
+	l := p.lane
 	if l.laters.Load() == 0 {
 		return
 	}
+	clear(p.later)
 	l.mu.Lock()
-	list := l.later
-	l.later = nil
+	p.later, l.later = l.later, p.later[:0]
 	l.laters.Store(0)
 	l.mu.Unlock()
-	for _, s := range list {
+	for _, s := range p.later {
 		s.mu.Lock()
 		s.queued = false
 		s.mu.Unlock()

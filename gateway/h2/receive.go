@@ -212,7 +212,7 @@ func (c *Conn) header(f frame, block []byte) error {
 		s.Header(tooLong, true)
 		s.Release()
 	case c.fields.malformed(end):
-		c.fail(s, ProtocolError)
+		c.fail(s.id, ProtocolError)
 		s.Release()
 	default:
 		s.length, s.opened = c.fields.length, true
@@ -256,12 +256,10 @@ func (c *Conn) trailer(id uint32, end bool) error {
 	received := s != nil && s.received
 	c.mu.Unlock()
 	switch {
-	case s == nil: // it has ended; the client may not know yet
-		c.failID(id, StreamClosed)
-	case received:
-		c.fail(s, StreamClosed)
+	case s == nil || received: // it has ended; the client may not know yet
+		c.fail(id, StreamClosed)
 	case !end || c.fields.pseudo:
-		c.fail(s, ProtocolError)
+		c.fail(id, ProtocolError)
 	default:
 		c.take(s, nil, true)
 	}
@@ -288,12 +286,10 @@ func (c *Conn) beginData(f frame) error {
 	received := s != nil && s.received
 	c.mu.Unlock()
 	switch {
-	case s == nil:
-		c.failID(f.stream, StreamClosed)
-	case received:
-		c.fail(s, StreamClosed)
+	case s == nil || received:
+		c.fail(f.stream, StreamClosed)
 	case !s.reserve(f.length):
-		c.fail(s, FlowControlError)
+		c.fail(f.stream, FlowControlError)
 	}
 	c.data, c.body, c.padding, c.padded = f, f.length, 0, f.has(flagPadded)
 	if f.length == 0 {
@@ -338,7 +334,7 @@ func (c *Conn) deliver(data []byte) {
 func (c *Conn) take(s *Stream, data []byte, end bool) {
 	if s.length >= 0 {
 		if s.length -= int64(len(data)); s.length < 0 || end && s.length > 0 {
-			c.fail(s, ProtocolError) // not what its content-length says
+			c.fail(s.id, ProtocolError) // not what its content-length says
 			return
 		}
 	}
@@ -363,9 +359,9 @@ func (c *Conn) priority(f frame, payload []byte) error {
 	case f.stream == 0:
 		return broken(ProtocolError, "PRIORITY without a stream")
 	case len(payload) != 5:
-		c.failID(f.stream, FrameSizeError)
+		c.fail(f.stream, FrameSizeError)
 	case binary.BigEndian.Uint32(payload)&mostWindow == f.stream:
-		c.failID(f.stream, ProtocolError)
+		c.fail(f.stream, ProtocolError)
 	}
 	return nil
 }
@@ -491,17 +487,15 @@ func (c *Conn) update(f frame, payload []byte) error {
 	c.mu.Unlock()
 	switch {
 	case n == 0:
-		c.failID(f.stream, ProtocolError)
+		c.fail(f.stream, ProtocolError)
 	case tooLarge:
-		c.fail(s, FlowControlError)
+		c.fail(s.id, FlowControlError)
 	}
 	return nil
 }
 
-// fail ends a stream because of what the client has sent on it.
-func (c *Conn) fail(s *Stream, code Code) { c.failID(s.id, code) }
-
-func (c *Conn) failID(id uint32, code Code) {
+// fail ends a stream, which may have ended before, because of what the client has sent on it.
+func (c *Conn) fail(id uint32, code Code) {
 	c.mu.Lock()
 	c.appendReset(id, code)
 	s := c.streams[id]

@@ -86,17 +86,6 @@ func (s *Stream) End(trailer []hpack.HeaderField) {
 	}
 }
 
-// Reset ends the stream at once.
-func (s *Stream) Reset(code Code) {
-	c := s.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !s.gone {
-		c.appendReset(s.id, code)
-		s.kill()
-	}
-}
-
 // Took says that n bytes of the body are no longer kept: as many may follow.
 func (s *Stream) Took(n int) {
 	c := s.conn
