@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -76,6 +77,7 @@ func (w *worker) await() {
 	}
 	wait := unix.NsecToTimespec(int64(companyWait))
 	_ = unix.Nanosleep(&wait, nil) // interrupted: it takes what has come
+	runtime.Gosched()
 }
 
 // drain drops what waits. Nobody puts samples into the queue any more.

@@ -15,7 +15,7 @@ func (steady) NewCall() (batch.Call, error) { return new(steadyCall), nil }
 
 type steadyCall struct{ out [1]tensor.Tensor }
 
-func (c *steadyCall) Run(in []tensor.Tensor) ([]tensor.Tensor, error) {
+func (c *steadyCall) Run(in []tensor.Tensor, _ time.Duration) ([]tensor.Tensor, error) {
 	c.out[0] = in[0]
 	return c.out[:], nil
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/millrace-ml/millrace/runtime/batch"
 	"github.com/millrace-ml/millrace/runtime/tensor"
@@ -26,7 +27,7 @@ type doubling struct {
 	out    []tensor.Tensor
 }
 
-func (d *doubling) Run(in []tensor.Tensor) ([]tensor.Tensor, error) {
+func (d *doubling) Run(in []tensor.Tensor, _ time.Duration) ([]tensor.Tensor, error) {
 	now := d.engine.atOnce.Add(1)
 	defer d.engine.atOnce.Add(-1)
 	for old := d.engine.most.Load(); now > old && !d.engine.most.CompareAndSwap(old, now); {

@@ -247,7 +247,7 @@ func (b *Batcher) pace(d time.Duration) {
 
 // finish hands the answers to the tickets, wakes them and lets the next run start.
 func (b *Batcher) finish(r *run) {
-	d := time.Duration(r.times.OutputStart - r.times.InputEnd)
+	d := r.took()
 	first := r.tickets[0]
 	b.mu.Lock()
 	atOnce := r.atOnce

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/millrace-ml/millrace/runtime/tensor"
 )
@@ -64,7 +65,7 @@ var errStopped = errors.New("batch: run stopped")
 
 // execute gathers, runs and splits. Its tickets have their outputs or err is set.
 func (r *run) execute() {
-	inputs := r.tickets[0].Inputs
+	inputs, expected := r.tickets[0].Inputs, r.took()
 	r.err = nil
 	if len(r.tickets) > 1 || r.padded > r.rows {
 		inputs, r.err = r.gatherInputs()
@@ -76,7 +77,7 @@ func (r *run) execute() {
 	case r.stopped.Load():
 		r.err = errStopped
 	default:
-		outputs, r.err = r.call.Run(inputs)
+		outputs, r.err = r.call.Run(inputs, expected)
 	}
 	r.times.OutputStart = Now()
 	row := 0
@@ -95,6 +96,11 @@ func (r *run) execute() {
 		t.Times.OutputStart = r.times.OutputStart
 		t.Times.End = r.times.End
 	}
+}
+
+// took returns how long the engine took for the run that ended last.
+func (r *run) took() time.Duration {
+	return time.Duration(r.times.OutputStart - r.times.InputEnd)
 }
 
 // gatherInputs puts the rows of all tickets together, in memory of the run.

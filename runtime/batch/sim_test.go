@@ -65,7 +65,7 @@ type simCall struct {
 	count  [8]byte
 }
 
-func (c *simCall) Run(in []tensor.Tensor) ([]tensor.Tensor, error) {
+func (c *simCall) Run(in []tensor.Tensor, _ time.Duration) ([]tensor.Tensor, error) {
 	select {
 	case <-c.kill: // came when no run was under way
 	default:

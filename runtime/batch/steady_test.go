@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/millrace-ml/millrace/runtime/tensor"
 )
@@ -69,7 +70,7 @@ type echoing struct {
 	out    []tensor.Tensor
 }
 
-func (c *echoing) Run(in []tensor.Tensor) ([]tensor.Tensor, error) {
+func (c *echoing) Run(in []tensor.Tensor, _ time.Duration) ([]tensor.Tensor, error) {
 	c.engine.mu.Lock()
 	c.engine.sizes[in[0].Shape[0]]++
 	c.engine.mu.Unlock()

@@ -56,7 +56,7 @@ func (p *probe) batches() (ran bool, axes []int, err error) {
 
 // run returns copies of the outputs.
 func (p *probe) run(in []tensor.Tensor) ([]tensor.Tensor, error) {
-	out, err := p.call.Run(in)
+	out, err := p.call.Run(in, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -92,7 +92,7 @@ func (w *warmer) run(call *ort.Call, request *configpb.ModelWarmup) error {
 		}
 	}
 	for range max(request.Count, 1) {
-		if _, err := call.Run(inputs); err != nil {
+		if _, err := call.Run(inputs, 0); err != nil {
 			return err
 		}
 	}

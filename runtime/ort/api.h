@@ -125,6 +125,14 @@ typedef struct {
 	mr_error error;
 } mr_call;
 
+// mr_thread is a thread that makes one run at a time, of call, when begin is written to, and
+// writes to over when what mr_run has returned is in failed. Both are eventfds.
+typedef struct {
+	int begin, over;
+	mr_call *call;
+	int failed;
+} mr_thread;
+
 // mr_spec describes an input or output of a session. Dimensions are -1 where
 // they vary. mr_spec_free frees the names.
 typedef struct {
@@ -149,6 +157,7 @@ void mr_spec_free(mr_spec *spec);
 mr_call *mr_call_new(void *session, size_t inputs, size_t outputs, mr_error *e);
 void mr_call_free(mr_call *c);
 int mr_run(mr_call *c);
+mr_thread *mr_thread_new(void);
 void mr_terminate(mr_call *c);
 int mr_catch_traps(mr_error *e);
 void mr_trim(void);

@@ -6,6 +6,7 @@ import "C"
 
 import (
 	"fmt"
+	"time"
 	"unsafe"
 
 	"github.com/millrace-ml/millrace/runtime/tensor"
@@ -57,13 +58,13 @@ func (c *Call) declare(i int) {
 
 // Run runs the model; see batch.Call. The data of inputs lies outside the Go
 // heap and has the size that their shapes ask for.
-func (c *Call) Run(inputs []tensor.Tensor) ([]tensor.Tensor, error) {
+func (c *Call) Run(inputs []tensor.Tensor, expected time.Duration) ([]tensor.Tensor, error) {
 	for i := range c.in {
 		if err := c.set(i, &inputs[i]); err != nil {
 			return nil, err
 		}
 	}
-	if C.mr_run(c.c) != 0 {
+	if c.run(expected) != 0 {
 		return nil, newError(&c.c.error)
 	}
 	c.shapes = c.shapes[:0]
@@ -71,6 +72,15 @@ func (c *Call) Run(inputs []tensor.Tensor) ([]tensor.Tensor, error) {
 		c.read(i)
 	}
 	return c.outputs, nil
+}
+
+func (c *Call) run(expected time.Duration) (failed C.int) {
+	if expected >= longRun {
+		if t := takeThread(); t != nil {
+			return t.run(c)
+		}
+	}
+	return C.mr_run(c.c)
 }
 
 func (c *Call) set(i int, t *tensor.Tensor) error {

@@ -15,11 +15,17 @@ import (
 // TestTerminate stops a run that would take minutes, and wants the workspace
 // to work again, however late the request to stop came.
 func TestTerminate(t *testing.T) {
+	for _, d := range expected {
+		terminate(t, d)
+	}
+}
+
+func terminate(t *testing.T, expected time.Duration) {
 	m := load(t, "loop")
 	long := m.inputs("INT64[] 1000000000", "FP32[1] 0")
 	done := make(chan error)
 	go func() {
-		_, err := m.call.Run(long)
+		_, err := m.call.Run(long, expected)
 		done <- err
 	}()
 	again := time.NewTicker(time.Millisecond)
@@ -82,12 +88,14 @@ func TestRunAllocs(t *testing.T) {
 		t.Helper()
 		m := load(t, name)
 		in := m.inputs(inputs...)
-		if n := testing.AllocsPerRun(100, func() {
-			if _, err := m.call.Run(in); err != nil {
-				t.Fatal(err)
+		for _, d := range expected {
+			if n := testing.AllocsPerRun(100, func() {
+				if _, err := m.call.Run(in, d); err != nil {
+					t.Fatal(err)
+				}
+			}); n != 0 {
+				t.Errorf("a run of %s, expected to take %v, allocates %v times", name, d, n)
 			}
-		}); n != 0 {
-			t.Errorf("a run of %s allocates %v times", name, n)
 		}
 	}
 	f("relu", "FP32[2,4] 1 2 3 4 5 6 7 8")
@@ -107,7 +115,7 @@ func BenchmarkRun(b *testing.B) {
 		call := m.newCall()
 		defer call.Close()
 		for pb.Next() {
-			if _, err := call.Run(in); err != nil {
+			if _, err := call.Run(in, 0); err != nil {
 				b.Error(err)
 				return
 			}
@@ -118,7 +126,7 @@ func BenchmarkRun(b *testing.B) {
 // TestOutputsStay wants outputs to stay as they are while other workspaces run.
 func TestOutputsStay(t *testing.T) {
 	m := load(t, "relu")
-	first, err := m.call.Run(m.inputs("FP32[1,4] 1 2 3 4"))
+	first, err := m.call.Run(m.inputs("FP32[1,4] 1 2 3 4"), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +134,7 @@ func TestOutputsStay(t *testing.T) {
 	defer other.Close()
 	var second []tensor.Tensor
 	for range 10 {
-		if second, err = other.Run(m.inputs("FP32[1,4] 5 6 7 8")); err != nil {
+		if second, err = other.Run(m.inputs("FP32[1,4] 5 6 7 8"), 0); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -66,7 +66,7 @@ func TestCUDA(t *testing.T) {
 // floats runs a model of one FP32 output and returns its values.
 func floats(t *testing.T, m *model, inputs []string) []float64 {
 	t.Helper()
-	out, err := m.call.Run(m.inputs(inputs...))
+	out, err := m.call.Run(m.inputs(inputs...), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

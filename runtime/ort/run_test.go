@@ -135,7 +135,7 @@ func TestRunTypes(t *testing.T) {
 		"INT32[2] -2147483648 2147483647", "INT64[2] -9223372036854775808 9223372036854775807",
 		"FP16[2] -6e-08 65504", "BF16[2] 1e-40 -1e+38", "FP32[2] -1e-45 3.4028235e+38",
 		"FP64[2] 5e-324 -1.7976931348623157e+308")
-	out, err := m.call.Run(in)
+	out, err := m.call.Run(in, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestRunNoMemory(t *testing.T) {
 	m := load(t, "relu")
 	in := m.inputs("FP32[0,4]")
 	in[0].Data = nil
-	out, err := m.call.Run(in)
+	out, err := m.call.Run(in, 0)
 	if got := show(out); err != nil || got != "y=FP32[0,4]" {
 		t.Errorf("got %s, %v", got, err)
 	}
@@ -166,7 +166,7 @@ func TestRunRefuses(t *testing.T) {
 	var m *model
 	f := func(code ort.Code, want string, inputs ...string) {
 		t.Helper()
-		_, err := m.call.Run(m.inputs(inputs...))
+		_, err := m.call.Run(m.inputs(inputs...), 0)
 		var e *ort.Error
 		if !errors.As(err, &e) {
 			t.Fatalf("%s of %q: got %v, want an *ort.Error", m.name, inputs, err)
@@ -201,13 +201,13 @@ func TestRunRefuses(t *testing.T) {
 
 	in := m.inputs("FP32[1] 1", "INT64[1] 1")
 	in[0].Shape = make([]int64, 33)
-	if _, err := m.call.Run(in); err == nil || err.Error() !=
+	if _, err := m.call.Run(in, 0); err == nil || err.Error() !=
 		`ort: input "x" has 33 dimensions, at most 32 work` {
 		t.Errorf("33 dimensions: %v", err)
 	}
 	data := m.inputs("FP32[1] 1", "INT64[1] 1")
 	data[0].Data = nil
-	if _, err := m.call.Run(data); err == nil {
+	if _, err := m.call.Run(data, 0); err == nil {
 		t.Error("a tensor without memory was run")
 	}
 }

@@ -288,7 +288,7 @@ func TestMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		if _, err := c.Run(in); err != nil {
+		if _, err := c.Run(in, 0); err != nil {
 			t.Fatal(err)
 		}
 	}

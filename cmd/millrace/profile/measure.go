@@ -161,7 +161,7 @@ func loop(ctx context.Context, s *ort.Session, inputs []tensor.Tensor,
 		inputs, err = outside(&mem, inputs)
 	}
 	if err == nil {
-		_, err = call.Run(inputs) // sizes the session's own memory
+		_, err = call.Run(inputs, 0) // sizes the session's own memory
 	}
 	until := begin()
 	if err != nil {
@@ -172,7 +172,7 @@ func loop(ctx context.Context, s *ort.Session, inputs []tensor.Tensor,
 		if err := ctx.Err(); err != nil {
 			return nil, 0, err
 		}
-		if _, err := call.Run(inputs); err != nil {
+		if _, err := call.Run(inputs, 0); err != nil {
 			return nil, 0, err
 		}
 		after := time.Now()
