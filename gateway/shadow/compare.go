@@ -57,8 +57,6 @@ type Result struct {
 	// of the share of the best k classes that both versions have.
 	TopKRows    int
 	TopKOverlap float64
-	// Stable and Shadow are how the best scores of the rows lie.
-	Stable, Shadow Scores
 }
 
 // Agree says whether all values are within tolerance.
@@ -71,9 +69,9 @@ func (r *Result) differ(why Reason) {
 }
 
 // Compare holds the shadow's outputs against the stable version's. They are
-// matched by name; what only the shadow has is of no interest. It does not
-// allocate.
-func Compare(stable, shadow []tensor.Tensor, tol Tolerance) Result {
+// matched by name; what only the shadow has is of no interest. How the best
+// scores of the rows lie is added to scores. It does not allocate.
+func Compare(stable, shadow []tensor.Tensor, tol Tolerance, scores *Scores) Result {
 	var r Result
 	for i := range stable {
 		a := &stable[i]
@@ -89,7 +87,7 @@ func Compare(stable, shadow []tensor.Tensor, tol Tolerance) Result {
 		case !slices.Equal(a.Shape, b.Shape) || !slices.Equal(a.ClassNames, b.ClassNames):
 			r.differ(ReasonShape)
 		default:
-			r.compare(a, b, tol)
+			r.compare(a, b, tol, scores)
 		}
 	}
 	return r
@@ -110,7 +108,7 @@ func named(list []tensor.Tensor, name string, i int) *tensor.Tensor {
 }
 
 // compare compares two tensors of the same datatype and shape.
-func (r *Result) compare(a, b *tensor.Tensor, tol Tolerance) {
+func (r *Result) compare(a, b *tensor.Tensor, tol Tolerance, scores *Scores) {
 	bound, floating := boundOf(a.Datatype, tol)
 	same := bytes.Equal(a.Data, b.Data)
 	switch {
@@ -136,7 +134,7 @@ func (r *Result) compare(a, b *tensor.Tensor, tol Tolerance) {
 	}
 	if classes >= 2 && classes <= int64(len(a.Data)/a.Datatype.Size()) {
 		p := pair{a: a, b: b, classes: int(classes), bound: bound, topK: tol.TopK}
-		p.scores(r)
+		p.scores(r, scores)
 	}
 }
 

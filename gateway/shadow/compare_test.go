@@ -39,7 +39,7 @@ func TestTolerance(t *testing.T) {
 	f := func(agree bool, tol Tolerance, d tensor.Datatype, ab ...float64) {
 		t.Helper()
 		shape := []int64{1}
-		r := Compare(one(numbers(d, shape, ab[0])), one(numbers(d, shape, ab[1])), tol)
+		r := Compare(one(numbers(d, shape, ab[0])), one(numbers(d, shape, ab[1])), tol, new(Scores))
 		if r.Agree() != agree || !agree && r.Reason != ReasonValue {
 			t.Errorf("%s %v: agree is %v, reason %s", d, ab, r.Agree(), r.Reason)
 		}
@@ -80,7 +80,7 @@ func TestErrors(t *testing.T) {
 		t.Helper()
 		shape := []int64{int64(len(a))}
 		r := Compare(one(numbers(tensor.FP64, shape, a...)), one(numbers(tensor.FP64, shape, b...)),
-			Tolerance{Absolute: 0.25, Relative: 0.125})
+			Tolerance{Absolute: 0.25, Relative: 0.125}, new(Scores))
 		if !near(r.MaxAbs, want[0]) || !near(r.MaxRel, want[1]) || !near(r.Excess, want[2]) {
 			t.Errorf("%v and %v: abs %v rel %v excess %v, want %v", a, b, r.MaxAbs, r.MaxRel,
 				r.Excess, want)
@@ -101,7 +101,7 @@ func TestErrors(t *testing.T) {
 func TestReasons(t *testing.T) {
 	f := func(stable, shadow []tensor.Tensor, want Reason) {
 		t.Helper()
-		if r := Compare(stable, shadow, Tolerance{}); r.Reason != want {
+		if r := Compare(stable, shadow, Tolerance{}, new(Scores)); r.Reason != want {
 			t.Errorf("the reason is %q, want %q", r.Reason, want)
 		} else if want > ReasonValue && r.Excess != inf {
 			t.Errorf("%s: the excess is %v", want, r.Excess)
@@ -149,7 +149,7 @@ func TestScores(t *testing.T) {
 	}
 	f := func(a, b tensor.Tensor, tol Tolerance, w want) {
 		t.Helper()
-		r := Compare(one(a), one(b), tol)
+		r := Compare(one(a), one(b), tol, new(Scores))
 		if got := (want{r.ArgmaxRows, r.ArgmaxAgree, r.TopKRows, r.TopKOverlap}); got != w {
 			t.Errorf("got %+v, want %+v", got, w)
 		}
@@ -189,14 +189,15 @@ func TestScoreBuckets(t *testing.T) {
 	f := func(score, above, to float64) {
 		t.Helper()
 		x := numbers(tensor.FP64, []int64{1, 2}, -inf, score)
-		r := Compare(one(x), one(x), Tolerance{})
+		var scores Scores
+		Compare(one(x), one(x), Tolerance{}, &scores)
 		h := newHistogram(scoreBounds[:])
-		h.merge(&r.Stable)
+		h.merge(&scores.Stable)
 		b := h.buckets()
 		if len(b) != 1 || b[0] != (Bucket{above, to, 1}) {
 			t.Errorf("%v is in %v, want (%v, %v]", score, b, above, to)
 		}
-		if r.Stable != r.Shadow {
+		if scores.Stable != scores.Shadow {
 			t.Errorf("%v: the two versions' scores differ", score)
 		}
 	}
@@ -225,8 +226,9 @@ func TestCompareAllocations(t *testing.T) {
 	stable := []tensor.Tensor{numbers(tensor.FP32, shape, a...), words("cat", "dog")}
 	shadow := []tensor.Tensor{numbers(tensor.FP32, shape, b...), words("cat", "cow")}
 	stable[1].Name, shadow[1].Name = "label", "label"
+	var scores Scores
 	n := testing.AllocsPerRun(100, func() {
-		if r := Compare(stable, shadow, Tolerance{}); r.Agree() || r.ArgmaxRows != 32 {
+		if r := Compare(stable, shadow, Tolerance{}, &scores); r.Agree() || r.ArgmaxRows != 32 {
 			t.Errorf("%+v", r)
 		}
 	})
@@ -256,14 +258,14 @@ func FuzzCompare(f *testing.F) {
 			return one(tensor.Tensor{Name: "y", Datatype: tensor.Datatype(kind[0]%15 + 1),
 				Shape: []int64{rows, classes}, Data: data})
 		}
-		r := Compare(list(a), list(b), Tolerance{})
+		r := Compare(list(a), list(b), Tolerance{}, new(Scores))
 		if r.ArgmaxAgree > r.ArgmaxRows || r.TopKOverlap > float64(r.TopKRows) {
 			t.Errorf("%+v", r)
 		}
 		if r.Agree() != (r.Excess <= 1) {
 			t.Errorf("agree %v, excess %v", r.Agree(), r.Excess)
 		}
-		if same := Compare(list(a), list(a), Tolerance{}); !same.Agree() {
+		if same := Compare(list(a), list(a), Tolerance{}, new(Scores)); !same.Agree() {
 			t.Errorf("not equal to itself: %s", same.Reason)
 		}
 	})
@@ -280,8 +282,9 @@ func BenchmarkCompare(b *testing.B) {
 	stable := one(numbers(tensor.FP32, shape, x...))
 	shadow := one(numbers(tensor.FP32, shape, y...))
 	b.ReportAllocs()
+	var scores Scores
 	for b.Loop() {
-		Compare(stable, shadow, Tolerance{})
+		Compare(stable, shadow, Tolerance{}, &scores)
 	}
 	b.SetBytes(int64(len(stable[0].Data)))
 }

@@ -10,18 +10,26 @@ import (
 type histogram struct {
 	bounds []float64
 	counts []uint64
+	last   int // the bucket of the last number, in which the next is most often too
 }
 
 func newHistogram(bounds []float64) histogram {
-	return histogram{bounds, make([]uint64, len(bounds)+1)}
+	return histogram{bounds: bounds, counts: make([]uint64, len(bounds)+1)}
 }
 
-func (h *histogram) add(x float64) { h.counts[sort.SearchFloat64s(h.bounds, x)]++ }
+func (h *histogram) add(x float64) {
+	i := h.last
+	if i > 0 && !(x > h.bounds[i-1]) || i < len(h.bounds) && !(x <= h.bounds[i]) {
+		i = sort.SearchFloat64s(h.bounds, x)
+		h.last = i
+	}
+	h.counts[i]++
+}
 
 // merge adds what was counted in the same buckets.
-func (h *histogram) merge(s *Scores) {
+func (h *histogram) merge(s *scoreCounts) {
 	for i, n := range s {
-		h.counts[i] += uint64(n)
+		h.counts[i] += n
 	}
 }
 

@@ -91,11 +91,18 @@ func (r *Report) answered(x *Result, s *tap.Sample, compute time.Duration) {
 	t.argmaxAgree += uint64(x.ArgmaxAgree)
 	t.topKRows += uint64(x.TopKRows)
 	t.topKOverlap += x.TopKOverlap
-	t.stableScores.merge(&x.Stable)
-	t.shadowScores.merge(&x.Shadow)
 	t.stableSeconds.add(s.Compute.Seconds())
 	t.shadowSeconds.add(compute.Seconds())
 	t.difference.add((compute - s.Compute).Seconds())
+}
+
+// scored adds how scores lie, and clears it.
+func (r *Report) scored(s *Scores) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sums.stableScores.merge(&s.Stable)
+	r.sums.shadowScores.merge(&s.Shadow)
+	*s = Scores{}
 }
 
 // failed counts a run of the shadow that gave no answer. When that is the

@@ -52,10 +52,12 @@ func TestReport(t *testing.T) {
 		return one(numbers(tensor.FP32, []int64{1, 2}, a, b))
 	}
 	s := &tap.Sample{Compute: 2 * time.Millisecond}
-	same := Compare(row(0.25, 0.75), row(0.25, 0.75), Tolerance{})
+	var scores Scores
+	same := Compare(row(0.25, 0.75), row(0.25, 0.75), Tolerance{}, &scores)
 	r.answered(&same, s, 3*time.Millisecond)
-	other := Compare(row(0.25, 0.75), row(0.75, 0.25), Tolerance{})
+	other := Compare(row(0.25, 0.75), row(0.75, 0.25), Tolerance{}, &scores)
 	r.answered(&other, s, 5*time.Millisecond)
+	r.scored(&scores)
 	r.failed("deadline", false)
 	r.failed("internal", true)
 	r.offered.Add(5)

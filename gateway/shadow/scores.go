@@ -2,6 +2,7 @@ package shadow
 
 import (
 	"math"
+	"slices"
 	"sort"
 
 	"github.com/millrace-ml/millrace/runtime/tensor"
@@ -10,11 +11,14 @@ import (
 // The best classes that are compared of a row.
 const maxTopK, defaultTopK = 32, 5
 
-// Scores counts rows by their best score, in the buckets of scoreBounds.
-type Scores [len(scoreBounds) + 1]uint32
+// Scores are how the best scores of rows lie.
+type Scores struct{ Stable, Shadow scoreCounts }
+
+// scoreCounts counts rows by their best score, in the buckets of scoreBounds.
+type scoreCounts [len(scoreBounds) + 1]uint64
 
 // add counts a score, unless there is none.
-func (s *Scores) add(x float64) {
+func (s *scoreCounts) add(x float64) {
 	if !math.IsInf(x, -1) {
 		s[sort.SearchFloat64s(scoreBounds[:], x)]++
 	}
@@ -29,7 +33,7 @@ type pair struct {
 }
 
 // scores compares the best classes of each row.
-func (p *pair) scores(r *Result) {
+func (p *pair) scores(r *Result, scores *Scores) {
 	d := p.a.Datatype
 	k := p.topK
 	if k <= 0 {
@@ -43,14 +47,14 @@ func (p *pair) scores(r *Result) {
 	size := p.classes * d.Size()
 	var a, b ranking
 	for row := range len(p.a.Data) / size {
-		scores := p.a.Data[row*size : (row+1)*size]
-		a.rank(d, scores, k)
+		stable := p.a.Data[row*size : (row+1)*size]
+		a.rank(d, stable, k)
 		b.rank(d, p.b.Data[row*size:(row+1)*size], k)
-		r.Stable.add(a.score[0])
-		r.Shadow.add(b.score[0])
+		scores.Stable.add(a.score[0])
+		scores.Shadow.add(b.score[0])
 		r.ArgmaxRows++
 		best, picked := a.class[0], b.class[0]
-		if best == picked || p.bound.allows(a.score[0], number(d, scores, picked)) {
+		if best == picked || p.bound.allows(a.score[0], number(d, stable, picked)) {
 			r.ArgmaxAgree++
 		}
 		if overlaps {
@@ -90,6 +94,9 @@ func (q *ranking) rank(d tensor.Datatype, row []byte, k int) {
 
 // overlap returns the share of the classes that both have.
 func (q *ranking) overlap(other *ranking) float64 {
+	if slices.Equal(q.class[:q.n], other.class[:other.n]) {
+		return 1
+	}
 	both := 0
 	for _, c := range q.class[:q.n] {
 		for _, o := range other.class[:other.n] {

@@ -122,14 +122,15 @@ type Mirror struct {
 	runner Runner
 	log    *slog.Logger
 	report *Report
-	began  time.Time // from which the times of samples are counted
-	queue  chan *tap.Sample
-	stop   chan struct{} // closed when the worker is to leave
-	done   chan struct{} // closed when it has left
+	began  time.Time     // from which the times of samples are counted
+	wake   chan struct{} // capacity 1: a parked worker is to go on
+	done   chan struct{} // closed when the worker has left
 
 	mu       sync.Mutex // held for a few instructions only
 	closed   bool
-	bytes    int64 // of the samples that wait or run
+	parked   bool          // the worker waits for wake
+	waiting  []*tap.Sample // the oldest first, at most QueueSize
+	bytes    int64         // of the samples that wait or run
 	load     load
 	refusing Drop          // why samples are of no use now. Written by the worker only.
 	probeAt  time.Duration // when the next one is let through all the same
@@ -143,8 +144,8 @@ func New(cfg Config, runner Runner, log *slog.Logger) (*Mirror, error) {
 	m := &Mirror{
 		cfg: cfg, runner: runner,
 		log:    log.With("endpoint", cfg.Endpoint, "shadow", cfg.Shadow.Name),
-		report: newReport(&cfg), began: time.Now(), queue: make(chan *tap.Sample, cfg.QueueSize),
-		stop: make(chan struct{}), done: make(chan struct{}),
+		report: newReport(&cfg), began: time.Now(), wake: make(chan struct{}, 1),
+		done: make(chan struct{}), waiting: make([]*tap.Sample, 0, cfg.QueueSize),
 	}
 	go newWorker(m).loop()
 	return m, nil
@@ -183,17 +184,23 @@ func (m *Mirror) admit(s *tap.Sample) Drop {
 		return DropLoad
 	case m.bytes+n > m.cfg.QueueBytes:
 		return DropBytes
-	}
-	s.Hold()
-	select {
-	case m.queue <- s:
-	default:
-		s.Release() // not the last: the caller has it still
+	case len(m.waiting) == m.cfg.QueueSize:
 		return DropQueue
 	}
+	s.Hold()
+	m.waiting = append(m.waiting, s)
 	m.bytes += n
 	m.probeAt = now + probeEvery
+	m.unpark()
 	return DropNone
+}
+
+// unpark lets a parked worker go on. Callers hold mu.
+func (m *Mirror) unpark() {
+	if m.parked {
+		m.parked = false
+		m.wake <- struct{}{}
+	}
 }
 
 // sizeOf returns the bytes of the sample's tensors.
@@ -207,10 +214,13 @@ func sizeOf(s *tap.Sample) (n int64) {
 	return n
 }
 
-// letGo ends the use of a sample that was admitted.
-func (m *Mirror) letGo(s *tap.Sample) {
-	n := sizeOf(s)
-	s.Release()
+// letGo ends the use of samples that were admitted.
+func (m *Mirror) letGo(samples []*tap.Sample) {
+	n := int64(0)
+	for _, s := range samples {
+		n += sizeOf(s)
+	}
+	tap.Release(samples)
 	m.mu.Lock()
 	m.bytes -= n
 	m.mu.Unlock()
@@ -220,10 +230,8 @@ func (m *Mirror) letGo(s *tap.Sample) {
 // done. What waits is dropped.
 func (m *Mirror) Close(ctx context.Context) error {
 	m.mu.Lock()
-	if !m.closed {
-		m.closed = true
-		close(m.stop)
-	}
+	m.closed = true
+	m.unpark()
 	m.mu.Unlock()
 	select {
 	case <-m.done:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -27,8 +28,10 @@ var errInputs = errors.New("the inputs are not those of the requests")
 // all its tickets.
 type worker struct {
 	*Mirror
+	samples  []*tap.Sample // that were taken out of the queue last
 	jobs     [maxTogether]job
 	together int           // jobs of the last batch
+	scores   Scores        // of the last batch
 	left     atomic.Int32  // tickets that are under way, and one while they are submitted
 	told     chan struct{} // capacity 1: none is left
 	help     chan struct{} // capacity 1: somebody is to call Drive
@@ -47,19 +50,44 @@ func newWorker(m *Mirror) *worker {
 	return &worker{Mirror: m, told: make(chan struct{}, 1), help: make(chan struct{}, 1)}
 }
 
-// loop runs what comes until the Mirror stops, and drops what is left.
+// loop runs what comes until the Mirror closes, and drops what is left.
 func (w *worker) loop() {
 	defer close(w.done)
-	for {
-		select {
-		case <-w.stop:
-			w.drain()
-			return
-		case s := <-w.queue:
-			w.await()
-			w.take(s)
-		}
+	for w.park() {
+		w.await()
+		w.take()
 	}
+	w.drain()
+}
+
+// park waits until there are samples. It returns false when the Mirror is closed.
+func (w *worker) park() bool {
+	for {
+		w.mu.Lock()
+		closed, some := w.closed, len(w.waiting) > 0
+		w.parked = !closed && !some
+		w.mu.Unlock()
+		if closed || some {
+			return !closed
+		}
+		<-w.wake
+	}
+}
+
+// next takes the oldest samples out of the queue, so many at most.
+func (w *worker) next(most int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := min(most, len(w.waiting))
+	w.samples = append(w.samples[:0], w.waiting[:n]...)
+	w.waiting = slices.Delete(w.waiting, 0, n)
+}
+
+// waits returns how many samples are in the queue.
+func (w *worker) waits() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.waiting)
 }
 
 // Copies need no fast answer. When so many came together last time, the next
@@ -72,78 +100,72 @@ const (
 // await waits for company where it is to be had. It sleeps in the system: a timer of Go's
 // would cost the scheduler, which sets two threads to work for it, a tenth of a small run.
 func (w *worker) await() {
-	if w.together < manyTogether || len(w.queue) >= maxTogether-1 {
+	if w.together < manyTogether || w.waits() >= maxTogether {
 		return
 	}
 	wait := unix.NsecToTimespec(int64(companyWait))
 	_ = unix.Nanosleep(&wait, nil) // interrupted: it takes what has come
+	// The scheduler's monitor looks at a goroutine that it has not seen change for 10 ms, and is
+	// in a system call again, thousands of times a second.
 	runtime.Gosched()
 }
 
 // drain drops what waits. Nobody puts samples into the queue any more.
 func (w *worker) drain() {
-	for {
-		select {
-		case s := <-w.queue:
-			w.report.drop(DropNotReady)
-			w.letGo(s)
-		default:
-			for i := range w.jobs {
-				w.jobs[i].ticket.Free()
-			}
-			return
-		}
+	w.next(w.cfg.QueueSize)
+	for range w.samples {
+		w.report.drop(DropNotReady)
+	}
+	w.letGo(w.samples)
+	for i := range w.jobs {
+		w.jobs[i].ticket.Free()
 	}
 }
 
-// take runs the sample, and what else waits, on the shadow's version.
-func (w *worker) take(s *tap.Sample) {
+// take runs what waits on the shadow's version, as much as may be in one batch.
+func (w *worker) take() {
 	v, err := w.runner.Acquire(w.cfg.Shadow.Model, w.cfg.Shadow.Version)
 	if err != nil {
+		w.next(1)
 		w.report.drop(DropNotReady)
-		w.letGo(s)
+		w.letGo(w.samples)
 		w.enter(DropNotReady, err)
 		return
 	}
 	defer v.Release()
 	w.report.about(v.Version())
-	jobs, err := w.gather(s, v)
+	jobs, err := w.gather(v)
 	if err != nil {
 		w.enter(DropIncompatible, err)
 	} else {
 		w.enter(DropNone, nil)
 	}
 	w.together = len(jobs)
-	if len(jobs) == 0 {
-		return
+	if len(jobs) > 0 {
+		w.run(v, jobs)
 	}
-	w.run(v, jobs)
 	for i := range jobs {
 		w.finish(&jobs[i], v)
 	}
+	w.report.scored(&w.scores)
+	w.letGo(w.samples)
 }
 
-// gather makes jobs of the sample and of those that wait, as many as may be in
-// one batch. Those that the version does not take are dropped; err tells of
-// the last of them.
-func (w *worker) gather(s *tap.Sample, v *model.Version) (jobs []job, err error) {
+// gather makes jobs of the samples that wait, as many as may be in one batch. Those
+// that the version does not take are dropped; err tells of the last of them.
+func (w *worker) gather(v *model.Version) (jobs []job, err error) {
 	sig := v.Signature()
+	w.next(min(max(sig.MaxBatchSize, 1), maxTogether))
 	n := 0
-	for most := min(max(sig.MaxBatchSize, 1), maxTogether); ; {
-		j := &w.jobs[n]
-		if e := j.fill(s, sig); e != nil {
+	for _, s := range w.samples {
+		if e := w.jobs[n].fill(s, sig); e != nil {
 			err = e
 			w.report.drop(DropIncompatible)
-			w.letGo(s)
-		} else if n++; n == most {
-			return w.jobs[:n], err
+			continue
 		}
-		select {
-		case s = <-w.queue:
-		default:
-			return w.jobs[:n], err
-		}
+		n++
 	}
+	return w.jobs[:n], err
 }
 
 // fill puts the inputs of the sample, which are in the order of another
@@ -227,7 +249,7 @@ func (w *worker) Help() {
 	}
 }
 
-// finish compares the answers of a job and lets its sample go.
+// finish compares the answers of a job.
 func (w *worker) finish(j *job, v *model.Version) {
 	t := &j.ticket
 	if j.sent {
@@ -238,7 +260,7 @@ func (w *worker) finish(j *job, v *model.Version) {
 	class := ""
 	if j.err == nil {
 		outputs = t.Outputs
-		x = Compare(j.sample.Outputs, outputs, w.tolerance(v))
+		x = Compare(j.sample.Outputs, outputs, w.tolerance(v), &w.scores)
 		w.report.answered(&x, j.sample, time.Duration(t.Times.End-t.Times.ComputeStart))
 	} else {
 		class = w.cfg.Label(j.err)
@@ -254,7 +276,6 @@ func (w *worker) finish(j *job, v *model.Version) {
 		w.report.keep(e)
 	}
 	t.Release()
-	w.letGo(j.sample)
 	j.sample = nil
 }
 

@@ -165,16 +165,36 @@ func (s *Sample) Hold() { s.refs.Add(1) }
 
 // Release gives the sample back; it must not be used afterwards.
 func (s *Sample) Release() {
-	if s.refs.Add(-1) > 0 {
-		return
+	if s.refs.Add(-1) == 0 {
+		s.pool.takeBack(s)
 	}
-	p := s.pool
-	s.mem.Reset(p.keepBytes)
-	p.bytes.Add(-s.bytes)
-	clear(s.Inputs)
-	clear(s.Outputs)
+}
+
+// Release releases many samples of one pool, which costs less than one by one.
+func Release(samples []*Sample) {
+	last := samples[:0]
+	for _, s := range samples {
+		if s.refs.Add(-1) == 0 {
+			last = append(last, s)
+		}
+	}
+	if len(last) > 0 {
+		last[0].pool.takeBack(last...)
+	}
+}
+
+// takeBack makes samples free that nobody holds any more.
+func (p *Pool) takeBack(samples ...*Sample) {
+	bytes := int64(0)
+	for _, s := range samples {
+		s.mem.Reset(p.keepBytes)
+		bytes += s.bytes
+		clear(s.Inputs)
+		clear(s.Outputs)
+	}
+	p.bytes.Add(-bytes)
 	p.mu.Lock()
-	p.free = append(p.free, s)
+	p.free = append(p.free, samples...)
 	p.mu.Unlock()
 }
 
