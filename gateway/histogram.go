@@ -49,14 +49,22 @@ var firstBucket = func() (first [65]uint16) {
 }()
 
 // observe counts a duration in nanoseconds.
-func (h *histogram) observe(ns int64) {
+func (h *histogram) observe(ns int64) { h.add(bucketOf(ns), ns) }
+
+// add is observe for a time whose bucket is known.
+func (h *histogram) add(bucket int, ns int64) {
+	h.buckets[bucket].Add(1)
+	h.sum.Add(max(ns, 0))
+}
+
+// bucketOf returns the index of the bucket that a time is counted in.
+func bucketOf(ns int64) int {
 	ns = max(ns, 0)
 	i := int(firstBucket[bits.Len64(uint64(ns))])
 	for i < len(bounds)-1 && ns > bounds[i] {
 		i++
 	}
-	h.buckets[i].Add(1)
-	h.sum.Add(ns)
+	return i
 }
 
 // collect returns what was counted in both forms, nil when nothing was.

@@ -14,8 +14,8 @@ import (
 	"github.com/millrace-ml/millrace/runtime/batch"
 )
 
-// bucketOf returns the only bucket with something in it.
-func bucketOf(h *histogram) int {
+// onlyBucket returns the only bucket with something in it.
+func onlyBucket(h *histogram) int {
 	for i := range h.buckets {
 		if h.buckets[i].Load() > 0 {
 			return i
@@ -31,7 +31,7 @@ func TestHistogramBuckets(t *testing.T) {
 		t.Helper()
 		h := new(histogram)
 		h.observe(ns)
-		i := bucketOf(h)
+		i := onlyBucket(h)
 		if i < 0 || ns > bounds[i] && i != len(bounds)-1 || i > 0 && ns <= bounds[i-1] {
 			t.Errorf("%d ns is in bucket %d", ns, i)
 		}
@@ -51,7 +51,7 @@ func TestHistogramBuckets(t *testing.T) {
 	// The bound of 2^0 s is exact: Prometheus calls that bucket 0.
 	h := new(histogram)
 	h.observe(1e9)
-	if got := bucketOf(h) + lowestOctave*8; got != 0 {
+	if got := onlyBucket(h) + lowestOctave*8; got != 0 {
 		t.Errorf("1 s is in the native bucket %d, want 0", got)
 	}
 }

@@ -162,9 +162,11 @@ func (m *Metrics) finish(x *Exchange, err error) {
 		label = m.index[o.Label]
 	}
 	x.label, x.status, x.fault = label, o.HTTP, o.Fault
+	took := now - x.Start
+	bucket := bucketOf(took)
 	if x.route != nil {
 		x.route.outcomes[label].Add(1)
-		x.route.request.observe(now - x.Start)
+		x.route.request.add(bucket, took)
 	}
 	if x.began == nil {
 		m.nowhere[label].Add(1)
@@ -172,7 +174,7 @@ func (m *Metrics) finish(x *Exchange, err error) {
 	}
 	p := x.began.of(x.Protocol, len(m.labels))
 	p.outcomes[label].Add(1)
-	p.request.observe(now - x.Start)
+	p.request.add(bucket, took)
 	if err == nil {
 		t := &x.Ticket.Times
 		p.decode.observe(t.Queued - x.Start)

@@ -19,7 +19,10 @@ func (x *Exchange) Headers(f func(name string, value []byte)) {
 	f(headerVersion, x.began.header)
 	if x.endpoint != nil {
 		f(headerRoute, x.route.header)
-		if id := x.ID(); len(id) <= maxHeaderID && printable(id) {
+		id := x.Request.ID
+		if len(id) == 0 {
+			f(headerRequestID, x.id) // which has been looked at
+		} else if len(id) <= maxHeaderID && printable(id) {
 			f(headerRequestID, id)
 		}
 		if len(x.cookie) > 0 {

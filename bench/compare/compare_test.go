@@ -199,7 +199,7 @@ func TestMedian(t *testing.T) {
 	v, err := alternate(2,
 		func() (float64, error) { order += "a"; return 1, nil },
 		func() (float64, error) { order += "b"; return 2, nil })
-	if err != nil || order != "abab" || fmt.Sprint(v) != "[[1 1] [2 2]]" {
+	if err != nil || order != "abba" || fmt.Sprint(v) != "[[1 1] [2 2]]" {
 		t.Errorf("%s %v %v", order, v, err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -130,39 +131,72 @@ func endpoints(ctx context.Context, l *lab) ([]Figure, error) {
 		return nil, err
 	}
 	defer server.stop()
-	alone := withUser(payloads(mlp, mlpInputs, asJSON))
 	trial := withUser(payloads(trialEndpoint, mlpInputs, asJSON))
-	direct, err := asRouted(ctx, server, trial)
+	routed, err := l.routed(ctx, server, trial)
 	if err != nil {
 		return nil, err
 	}
-	figures := []Figure{
-		{Name: "MLP JSON, 64 clients: canary, sticky, 1 % tap over the same versions by number",
-			Bar: barEndpoint, AtLeast: true},
-		{Name: "the same with a shadow at 100 %: over what its own runs leave",
-			Bar: barShadow, AtLeast: true},
-		{Name: "the same from the response cache: over the fasthttp echo",
-			Bar: barCacheHit, AtLeast: true},
-		{Name: "heap allocations a request, JSON, canary, sticky, tap", Bar: barAllocations},
+	figures, err := l.copied(ctx, server)
+	if err != nil {
+		return nil, err
 	}
-	rate := func(p *process, r []bench.Request) measurement {
-		return func() (float64, error) {
-			result, err := l.load(ctx, p, asJSON, func(c *bench.Config) {
-				c.Requests, c.Concurrency, c.Duration = r, mlpClients, l.span(400*time.Millisecond)
-			})
-			return result.Rate, err
-		}
+	allocations := Figure{Name: "heap allocations a request, JSON, canary, sticky, tap",
+		Bar: barAllocations}
+	if err := l.countAllocations(ctx, server, trial, &allocations); err != nil {
+		allocations.Error = err.Error()
 	}
-	shadow := withUser(payloads(shadowEndpoint, mlpInputs, asJSON))
+	more, err := l.dialects(ctx, server)
+	return slices.Concat([]Figure{routed}, figures, []Figure{allocations}, more), err
+}
+
+// rate measures the requests/s that many clients of the MLP get answered, for so long.
+func (l *lab) rate(ctx context.Context, p *process, r []bench.Request,
+	d time.Duration) measurement {
+	return func() (float64, error) {
+		result, err := l.load(ctx, p, asJSON, func(c *bench.Config) {
+			c.Requests, c.Concurrency = r, mlpClients
+			c.Duration, c.Warmup = l.span(d), d/2
+		})
+		return result.Rate, err
+	}
+}
+
+// rateSpan is for how long a rate is measured at a time.
+const rateSpan = 400 * time.Millisecond
+
+// routed holds requests to an endpoint against those to the versions that answer them. They
+// differ by less than the machine does from one second to the next: it takes many short rounds.
+func (l *lab) routed(ctx context.Context, p *process, trial []bench.Request) (Figure, error) {
+	f := Figure{
+		Name: "MLP JSON, 64 clients: canary, sticky, 1 % tap over the same versions by number",
+		Bar:  barEndpoint, AtLeast: true}
+	direct, err := asRouted(ctx, p, trial)
+	if err != nil {
+		return f, err
+	}
+	rounds := l.rounds(60)
+	v, err := alternate(rounds, l.rate(ctx, p, trial, rateSpan/2),
+		l.rate(ctx, p, direct, rateSpan/2))
+	if err != nil {
+		return f, err
+	}
+	f.Value = median(rounds, func(i int) float64 { return v[0][i] / v[1][i] })
+	f.Detail = fmt.Sprintf("%s of %s requests/s", amount(middle(v[0])), amount(middle(v[1])))
+	return f, nil
+}
+
+// copied measures what a shadow costs beyond its runs, and answers from the cache.
+func (l *lab) copied(ctx context.Context, server *process) ([]Figure, error) {
+	rate := func(p *process, r []bench.Request) measurement { return l.rate(ctx, p, r, rateSpan) }
 	cached := payloads(cachedModel, mlpInputs, asJSON)
-	var own []float64      // seconds that a run of the shadow took for each row
-	rounds := l.rounds(20) // short ones: the machine is not the same for long
+	shadow := rate(server, withUser(payloads(shadowEndpoint, mlpInputs, asJSON)))
+	var own []float64 // seconds that a run of the shadow took for each row
 	shadowed := func() (float64, error) {
 		before, err := runTime(ctx, server)
 		if err != nil {
 			return 0, err
 		}
-		r, err := rate(server, shadow)()
+		r, err := shadow()
 		if err != nil {
 			return 0, err
 		}
@@ -170,28 +204,27 @@ func endpoints(ctx context.Context, l *lab) ([]Figure, error) {
 		own = append(own, (after.seconds-before.seconds)/(after.rows-before.rows))
 		return r, err
 	}
-	v, err := alternate(rounds, rate(server, trial), rate(server, direct), rate(server, alone),
+	rounds := l.rounds(20)
+	v, err := alternate(rounds, rate(server, withUser(payloads(mlp, mlpInputs, asJSON))),
 		shadowed, rate(server, cached), rate(l.echo, toEcho(cached, asJSON)))
 	if err != nil {
 		return nil, err
 	}
-	figures[0].Value = median(rounds, func(i int) float64 { return v[0][i] / v[1][i] })
-	figures[0].Detail = fmt.Sprintf("%s of %s requests/s; one version alone %s",
-		amount(middle(v[0])), amount(middle(v[1])), amount(middle(v[2])))
 	cores := float64(runtime.NumCPU())
-	figures[1].Value = median(rounds, func(i int) float64 {
-		return v[3][i] * (1/v[2][i] + own[i]/cores)
-	})
-	figures[1].Detail = fmt.Sprintf("%s requests/s; alone %s, runs of the shadow take %.1f us each",
-		amount(middle(v[3])), amount(middle(v[2])), middle(own)*1e6)
-	figures[2].Value = median(rounds, func(i int) float64 { return v[4][i] / v[5][i] })
-	figures[2].Detail = fmt.Sprintf("%s of %s requests/s", amount(middle(v[4])),
-		amount(middle(v[5])))
-	if err := l.countAllocations(ctx, server, trial, &figures[3]); err != nil {
-		figures[3].Error = err.Error()
-	}
-	more, err := l.dialects(ctx, server)
-	return append(figures, more...), err
+	return []Figure{
+		{Name: "the same with a shadow at 100 %: over what its own runs leave",
+			Bar: barShadow, AtLeast: true,
+			Value: median(rounds, func(i int) float64 {
+				return v[1][i] * (1/v[0][i] + own[i]/cores)
+			}),
+			Detail: fmt.Sprintf("%s requests/s; alone %s, runs of the shadow take %.1f us each",
+				amount(middle(v[1])), amount(middle(v[0])), middle(own)*1e6)},
+		{Name: "the same from the response cache: over the fasthttp echo",
+			Bar: barCacheHit, AtLeast: true,
+			Value: median(rounds, func(i int) float64 { return v[2][i] / v[3][i] }),
+			Detail: fmt.Sprintf("%s of %s requests/s", amount(middle(v[2])),
+				amount(middle(v[3])))},
+	}, nil
 }
 
 // ran is what the runs of a version have done so far.
@@ -247,14 +280,7 @@ func (l *lab) dialects(ctx context.Context, server *process) ([]Figure, error) {
 	}
 	ways[1].before = `{"dataframe_split":{"columns":[` + strings.Join(columns, ",") +
 		`],"data":[[`
-	rate := func(r []bench.Request) measurement {
-		return func() (float64, error) {
-			result, err := l.load(ctx, server, asJSON, func(c *bench.Config) {
-				c.Requests, c.Concurrency, c.Duration = r, mlpClients, l.span(400*time.Millisecond)
-			})
-			return result.Rate, err
-		}
-	}
+	rate := func(r []bench.Request) measurement { return l.rate(ctx, server, r, rateSpan) }
 	measures := []measurement{rate(base)}
 	for _, w := range ways {
 		var requests []bench.Request

@@ -224,13 +224,18 @@ func (l *lab) load(ctx context.Context, p *process, e encoding, change func(*ben
 // measurement takes its time and returns what it measured.
 type measurement func() (float64, error)
 
-// alternate runs all measurements in turn, n times, and returns each one's values.
+// alternate runs all measurements in turn, n times, and returns each one's values. Every second
+// turn is in the opposite order: what a measurement finds depends on the one before.
 func alternate(n int, measure ...measurement) ([][]float64, error) {
 	values := make([][]float64, len(measure))
-	for range n {
+	for round := range n {
 		runtime.GC() // of the generator, now rather than in a measurement
-		for i, m := range measure {
-			v, err := m()
+		for k := range measure {
+			i := k
+			if round%2 == 1 {
+				i = len(measure) - 1 - k
+			}
+			v, err := measure[i]()
 			if err != nil {
 				return nil, err
 			}

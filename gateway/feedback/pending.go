@@ -30,13 +30,14 @@ const shards = 8
 type shard struct {
 	mu      sync.Mutex // guards all of it
 	ring    []way
-	put     int    // decisions that were ever put in; the next goes to put % len(ring)
+	put     int    // decisions that were ever put in
+	next    int    // where the next goes: put % len(ring), which takes long to divide
 	evicted uint64 // decisions that were younger than ttl
 	indexed int    // decisions that are in the indexes, or were
 	// Where an id's newest decision is, as a count of decisions put in before it. When
 	// index has as many as the ring, it becomes older, and older is forgotten.
 	index, older map[hash]int
-	_            [40]byte // the rest of two lines of the cache
+	_            [48]byte // the rest of two lines of the cache
 }
 
 // way is one decision.
@@ -66,12 +67,15 @@ func (p *pending) put(id []byte, d *Decision, at int64) {
 	h := hash(maphash.Bytes(p.seed, id))
 	s := p.shard(h)
 	s.mu.Lock()
-	w := &s.ring[s.put%len(s.ring)]
+	w := &s.ring[s.next]
 	if w.decision != nil && at-w.at < p.ttl {
 		s.evicted++
 	}
 	*w = way{h, at, d}
 	s.put++
+	if s.next++; s.next == len(s.ring) {
+		s.next = 0
+	}
 	s.mu.Unlock()
 }
 

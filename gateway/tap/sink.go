@@ -66,6 +66,7 @@ type Sink struct {
 	log    *slog.Logger
 
 	queue  chan Record
+	half   chan struct{} // capacity 1: half of the queue is full
 	closed atomic.Bool
 	stop   chan struct{} // closed by the first Close
 	done   chan struct{} // closed when the goroutine is over
@@ -90,8 +91,8 @@ func NewSink(cfg SinkConfig, w Writer, log *slog.Logger) *Sink {
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &Sink{
 		cfg: cfg, redact: newRedaction(cfg.Redact), w: w, log: log,
-		queue: make(chan Record, cfg.Queue), stop: make(chan struct{}),
-		done: make(chan struct{}), cancel: cancel,
+		queue: make(chan Record, cfg.Queue), half: make(chan struct{}, 1),
+		stop: make(chan struct{}), done: make(chan struct{}), cancel: cancel,
 	}
 	go k.run(ctx)
 	return k
@@ -122,6 +123,12 @@ func (k *Sink) put(r Record) bool {
 	default:
 		k.dropped.Add(1)
 		return false
+	}
+	if len(k.queue) == cap(k.queue)/2 {
+		select {
+		case k.half <- struct{}{}:
+		default:
+		}
 	}
 	if k.closed.Load() {
 		k.sweep() // Close may have looked at the queue for the last time
@@ -193,6 +200,8 @@ func (k *Sink) run(ctx context.Context) {
 			queue = nil
 		case <-rest.C:
 			queue = k.queue
+		case <-k.half:
+			queue = k.queue
 		case <-tick.C:
 			k.note(k.w.Flush(ctx))
 		case <-k.stop:
@@ -202,9 +211,9 @@ func (k *Sink) run(ctx context.Context) {
 	}
 }
 
-// restFor is how long a sink lets records gather after it has written. To be
-// woken for each would take more from the requests than to write them.
-const restFor = 5 * time.Millisecond
+// restFor is how long a sink lets records gather after it has written, unless its queue fills
+// up. To be woken takes more from the requests than to write some records.
+const restFor = 50 * time.Millisecond
 
 // writeQueued writes what is queued, most records at most.
 func (k *Sink) writeQueued(ctx context.Context, most int, view *Sample) {
