@@ -40,11 +40,15 @@ type plan struct {
 	runs int // under way at once
 }
 
-// probe is the look at another number of runs at once.
+// probe is the look at another number of runs at once. When it is the better one by what
+// runs took before, it is held against the runs right after it too: the machine's other
+// work comes and goes.
 type probe struct {
 	level int                // that is looked at, -1 for none
-	found [probeRuns]float64 // time a row of the engine, in ns
-	count int                // of found
+	back  bool               // the runs after it are looked at
+	found [probeRuns]float64 // time a row of the engine at that level, in ns
+	after [probeRuns]float64 // the same of the runs after it
+	count int                // of found, or of after
 	end   uint64             // when it has taken long enough, by costs.clock
 	next  uint64             // when the next one is due
 	every uint64             // runs between two
@@ -114,15 +118,24 @@ func (c *costs) observe(b, n int, d time.Duration) {
 	if first := c.first(b); n > 0 && !first {
 		level, row := index(n, maxLevel), t/float64(b*n)
 		c.table[level][index(b, maxLog)].add(row, c.clock)
-		switch p := &c.probe; {
-		case p.level == level && p.count < probeRuns:
-			p.found[p.count] = row
-			p.count++
-		case p.level < 0 && c.level == level:
-			c.own.add(row, c.clock)
-		}
+		c.compare(level, row)
 	}
 	c.decide(n)
+}
+
+// compare takes in what a row took at a level, for the probe or what it is held against.
+func (c *costs) compare(level int, row float64) {
+	switch p := &c.probe; {
+	case p.level == level && !p.back && p.count < probeRuns:
+		p.found[p.count] = row
+		p.count++
+	case c.level != level:
+	case p.back && p.count < probeRuns:
+		p.after[p.count] = row
+		p.count++
+	case p.level < 0:
+		c.own.add(row, c.clock)
+	}
 }
 
 // first says whether no run of b rows was seen before. ONNX Runtime plans its
@@ -168,7 +181,7 @@ func (c *costs) decide(n int) {
 		c.fewer[level] = c.renew(level, max(1, c.fewer[level]))
 	}
 	level := c.level
-	if c.probe.level >= 0 {
+	if c.probe.level >= 0 && !c.probe.back {
 		level = c.probe.level
 	}
 	c.plan.runs = c.runsOf(level)
@@ -288,10 +301,15 @@ func (c *costs) look() {
 		if p.count < probeRuns && c.clock < p.end {
 			return
 		}
-		if p.count == probeRuns {
+		switch {
+		case p.count < probeRuns:
+		case p.back, p.level < c.level && c.misses(c.level): // the latency target is no matter of luck
 			c.judge()
+		case c.better(middle(p.found), c.own.ns):
+			p.back, p.count, p.end = true, 0, c.clock+maxProbe
+			return
 		}
-		p.level = -1
+		p.level, p.back = -1, false
 		p.next = c.clock + p.every
 	}
 	if c.most == 1 || c.clock < p.next {
@@ -314,23 +332,29 @@ func (c *costs) neighbour() int {
 	return c.level - 1
 }
 
-// judge changes to the level that was looked at if it is the better one. More
-// runs at once must be worth it, and keep to the latency target.
+// judge changes to the level that was looked at if it is the better one.
 func (c *costs) judge() {
 	p := &c.probe
-	slices.Sort(p.found[:])
-	found := p.found[probeRuns/2]
-	var better bool
-	if p.level > c.level {
-		better = found < c.own.ns*worth && !c.misses(p.level)
-	} else {
-		better = found*worth <= c.own.ns || c.misses(c.level)
-	}
-	if better {
+	if found := middle(p.found); c.better(found, middle(p.after)) {
 		c.level = p.level
 		c.own = estimate{ns: found, seen: trust, last: c.clock}
 		p.every = firstProbe
 	}
+}
+
+// better says whether the level that was looked at, where a row took found, is better than
+// that of the plan, where it takes own. More runs at once must be worth it, and keep to the
+// latency target.
+func (c *costs) better(found, own float64) bool {
+	if c.probe.level > c.level {
+		return found < own*worth && !c.misses(c.probe.level)
+	}
+	return found*worth <= own || c.misses(c.level)
+}
+
+func middle(times [probeRuns]float64) float64 {
+	slices.Sort(times[:])
+	return times[probeRuns/2]
 }
 
 // misses says whether even the smallest runs at a level miss the latency target.

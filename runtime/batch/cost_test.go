@@ -259,3 +259,29 @@ func TestSizesOfFewerRuns(t *testing.T) {
 	f(line(20, 1), 31, 64)
 	f(rows(500, 700, 900), 1, 1)
 }
+
+// TestProbesInSlowSpells: other work slows the machine down for a time, again and again. A
+// probe after such a spell must not find that fewer runs at once are better.
+func TestProbesInSlowSpells(t *testing.T) {
+	fast := rows(22000).slowdown(0.6, 1) // two at once give a fifth more rows than one
+	slow := rows(22000).slowdown(0.6*1.8, 1.8)
+	alone := 0
+	const servers, runs = 100, 3000
+	for i := range servers {
+		l := newLoad(2)
+		l.stalls = 0
+		for k := range runs {
+			c := fast
+			if (k+i)/50%2 == 0 {
+				c = slow
+			}
+			l.run(c, 1)
+			if l.costs.plan.runs == 1 {
+				alone++
+			}
+		}
+	}
+	if alone > servers*runs/100 {
+		t.Errorf("%d of %d runs had the machine for themselves", alone, servers*runs)
+	}
+}
