@@ -303,7 +303,7 @@ func (c *costs) look() {
 		}
 		switch {
 		case p.count < probeRuns:
-		case p.back, p.level < c.level && c.misses(c.level): // the latency target is no matter of luck
+		case p.back, p.level < c.level && c.misses(c.level): // which is no matter of luck
 			c.judge()
 		case c.better(middle(p.found), c.own.ns):
 			p.back, p.count, p.end = true, 0, c.clock+maxProbe
