@@ -10,12 +10,12 @@
 
 static void *make_runs(void *thread) {
 	mr_thread *t = thread;
-	uint64_t n = 1;
+	uint64_t begun;
+	const uint64_t over = 1;
 	for (;;) {
-		if (read(t->begin, &n, sizeof n) != sizeof n) continue;
+		while (read(t->begin, &begun, sizeof begun) != sizeof begun) continue;
 		t->failed = mr_run(t->call);
-		n = 1;
-		while (write(t->over, &n, sizeof n) != sizeof n) continue;
+		while (write(t->over, &over, sizeof over) != sizeof over) continue;
 	}
 	return NULL;
 }
@@ -25,10 +25,11 @@ mr_thread *mr_thread_new(void) {
 	if (!t) return NULL;
 	t->begin = eventfd(0, EFD_CLOEXEC);
 	t->over = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	// Signals are Go's, but for the one that a run raises itself.
+	// Signals are Go's, but for those that a run raises itself.
+	const int own[] = {SIGFPE, SIGSEGV, SIGBUS, SIGILL};
 	sigset_t blocked, before;
 	sigfillset(&blocked);
-	sigdelset(&blocked, SIGFPE);
+	for (size_t i = 0; i < sizeof own / sizeof *own; i++) sigdelset(&blocked, own[i]);
 	pthread_t id;
 	int failed = t->begin < 0 || t->over < 0;
 	if (!failed) {
