@@ -126,15 +126,15 @@ func (c *costs) observe(b, n int, d time.Duration) {
 // compare takes in what a row took at a level, for the probe or what it is held against.
 func (c *costs) compare(level int, row float64) {
 	switch p := &c.probe; {
-	case p.level == level && !p.back && p.count < probeRuns:
+	case p.level < 0 && level == c.level:
+		c.own.add(row, c.clock)
+	case p.count == probeRuns:
+	case !p.back && level == p.level:
 		p.found[p.count] = row
 		p.count++
-	case c.level != level:
-	case p.back && p.count < probeRuns:
+	case p.back && level == c.level:
 		p.after[p.count] = row
 		p.count++
-	case p.level < 0:
-		c.own.add(row, c.clock)
 	}
 }
 

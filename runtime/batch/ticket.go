@@ -17,8 +17,8 @@ type Call interface {
 	// Run runs the model. inputs are in the order of the signature; one with
 	// the datatype tensor.Invalid is left out. Their Data lies outside the Go
 	// heap and must stay as it is until Run returns. The outputs, in the order
-	// of the signature, are valid until the next Run or Close. It is expected to take
-	// about as long as the last one; 0 where nothing is known.
+	// of the signature, are valid until the next Run or Close. expected is about how
+	// long it will take; 0 where that is not known.
 	Run(inputs []tensor.Tensor, expected time.Duration) (outputs []tensor.Tensor, err error)
 	// Terminate asks a Run under way in another goroutine to stop soon; it
 	// then returns an error. It does nothing when no Run is under way.

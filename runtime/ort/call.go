@@ -74,6 +74,7 @@ func (c *Call) Run(inputs []tensor.Tensor, expected time.Duration) ([]tensor.Ten
 	return c.outputs, nil
 }
 
+// run makes the run, on a thread of C if it is a long one, and returns what mr_run does.
 func (c *Call) run(expected time.Duration) (failed C.int) {
 	if expected >= longRun {
 		if t := takeThread(); t != nil {

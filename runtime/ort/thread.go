@@ -14,8 +14,9 @@ import (
 
 // longRun is how long a run is expected to take that is made on a thread of C. Go's scheduler takes
 // a long call into C for a system call that blocks: its monitor takes the processor from it, and
-// looks again every 20 us, for which it takes up to a fifth of the time from the runs. The
-// goroutine of a run on a thread of C is parked. To hand it over costs some 20 us.
+// looks again every 20 us, which costs a text recogniser a tenth of its runs. The goroutine of a
+// run on a thread of C is parked. The gateway's pollers, which should not be, leave runs to
+// others whose mean is above this.
 const longRun = 3 * time.Millisecond
 
 // thread is a thread of C that makes one run at a time.
