@@ -58,13 +58,13 @@ func (l *lines) appendSample(dst []byte, s *Sample) []byte {
 	dst = appendMember(dst, "model", s.Model)
 	dst = appendMember(dst, "version", s.Version)
 	dst = appendMember(dst, "route", s.Route)
-	dst = appendFloat(append(dst, `,"propensity":`...), s.Propensity, 64)
+	dst = appendDouble(append(dst, `,"propensity":`...), s.Propensity)
 	dst = appendMember(dst, "protocol", s.Protocol)
 	dst = appendMember(dst, "outcome", s.Outcome)
 	dst = strconv.AppendInt(append(dst, `,"status":`...), int64(s.Status), 10)
-	dst = appendFloat(append(dst, `,"total_seconds":`...), s.Total.Seconds(), 64)
-	dst = appendFloat(append(dst, `,"queue_seconds":`...), s.Queue.Seconds(), 64)
-	dst = appendFloat(append(dst, `,"compute_seconds":`...), s.Compute.Seconds(), 64)
+	dst = appendDouble(append(dst, `,"total_seconds":`...), s.Total.Seconds())
+	dst = appendDouble(append(dst, `,"queue_seconds":`...), s.Queue.Seconds())
+	dst = appendDouble(append(dst, `,"compute_seconds":`...), s.Compute.Seconds())
 	for i, t := range l.layout.places {
 		c := &l.layout.columns[i]
 		dst = appendText(append(dst, ','), c.key)
@@ -98,7 +98,7 @@ func appendFeedback(dst []byte, f *Feedback) []byte {
 	if f.Reward == nil {
 		dst = append(dst, "null"...)
 	} else {
-		dst = appendFloat(dst, *f.Reward, 64)
+		dst = appendDouble(dst, *f.Reward)
 	}
 	dst = append(dst, `,"label":`...)
 	return append(append(dst, labelText(f.Label)...), '}')

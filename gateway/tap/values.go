@@ -1,13 +1,13 @@
 package tap
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"math"
 	"strconv"
 
+	"github.com/millrace-ml/millrace/gateway/wire/decimals"
 	"github.com/millrace-ml/millrace/runtime/tensor"
 )
 
@@ -83,9 +83,9 @@ func appendValue(dst []byte, d tensor.Datatype, p []byte, binary bool) []byte {
 	case tensor.Bool:
 		return strconv.AppendBool(dst, p[0] != 0)
 	case tensor.FP32, tensor.FP16, tensor.BF16:
-		return appendFloat(dst, float64(single(d, p)), 32)
+		return appendSingle(dst, single(d, p))
 	case tensor.FP64:
-		return appendFloat(dst, double(p), 64)
+		return appendDouble(dst, double(p))
 	case tensor.Uint64:
 		return strconv.AppendUint(dst, uint64(integer(d, p)), 10)
 	case tensor.Bytes:
@@ -98,19 +98,32 @@ func appendValue(dst []byte, d tensor.Datatype, p []byte, binary bool) []byte {
 	return strconv.AppendInt(dst, integer(d, p), 10)
 }
 
-// appendFloat appends the shortest number that reads back as f, with a point or
+// appendSingle appends the shortest number that reads back as f, with a point or
 // an exponent, so that readers that guess types take it for a float. JSON has
 // no NaN and no infinities: they become null.
-func appendFloat(dst []byte, f float64, bits int) []byte {
+func appendSingle(dst []byte, f float32) []byte {
 	if f-f != 0 {
 		return append(dst, "null"...)
 	}
-	from := len(dst)
-	dst = strconv.AppendFloat(dst, f, 'g', -1, bits)
-	if !bytes.ContainsAny(dst[from:], ".e") {
-		dst = append(dst, ".0"...)
+	return pointed(decimals.Append(dst, f), len(dst))
+}
+
+// appendDouble is appendSingle with double precision.
+func appendDouble(dst []byte, f float64) []byte {
+	if f-f != 0 {
+		return append(dst, "null"...)
 	}
-	return dst
+	return pointed(strconv.AppendFloat(dst, f, 'g', -1, 64), len(dst))
+}
+
+// pointed gives the number from there to the end a point if it has neither that nor an exponent.
+func pointed(dst []byte, from int) []byte {
+	for _, c := range dst[from:] {
+		if c == '.' || c == 'e' {
+			return dst
+		}
+	}
+	return append(dst, ".0"...)
 }
 
 // appendText appends a JSON string; what is not UTF-8 becomes U+FFFD.

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"unicode/utf8"
 
+	"github.com/millrace-ml/millrace/gateway/wire/decimals"
 	"github.com/millrace-ml/millrace/runtime/tensor"
 )
 
@@ -49,7 +50,7 @@ func Append(dst []byte, r *Request, a *Answer, nullNaN bool) (out []byte, jsonLe
 	}
 	if a.Scored {
 		dst = append(dst, `,"parameters":{"`+paramScore+`":`...)
-		dst = appendFloat(dst, a.Score, 64, nullNaN)
+		dst = appendDouble(dst, a.Score, nullNaN)
 		dst = append(dst, `,"`+paramOutlier+`":`...)
 		dst = append(strconv.AppendBool(dst, a.Outlier), '}')
 	}
@@ -256,13 +257,13 @@ func appendElement(dst []byte, d tensor.Datatype, p []byte, nullNaN bool) []byte
 	le := binary.LittleEndian
 	switch d {
 	case tensor.FP32:
-		return appendFloat(dst, float64(math.Float32frombits(le.Uint32(p))), 32, nullNaN)
+		return appendSingle(dst, math.Float32frombits(le.Uint32(p)), nullNaN)
 	case tensor.FP64:
-		return appendFloat(dst, math.Float64frombits(le.Uint64(p)), 64, nullNaN)
+		return appendDouble(dst, math.Float64frombits(le.Uint64(p)), nullNaN)
 	case tensor.FP16:
-		return appendFloat(dst, float64(tensor.FP16ToFloat32(le.Uint16(p))), 32, nullNaN)
+		return appendSingle(dst, tensor.FP16ToFloat32(le.Uint16(p)), nullNaN)
 	case tensor.BF16:
-		return appendFloat(dst, float64(tensor.BF16ToFloat32(le.Uint16(p))), 32, nullNaN)
+		return appendSingle(dst, tensor.BF16ToFloat32(le.Uint16(p)), nullNaN)
 	case tensor.Int64:
 		return strconv.AppendInt(dst, int64(le.Uint64(p)), 10)
 	case tensor.Int32:
@@ -285,21 +286,33 @@ func appendElement(dst []byte, d tensor.Datatype, p []byte, nullNaN bool) []byte
 	panic(fmt.Sprintf("wire: datatype %v has no elements", d))
 }
 
-func appendFloat(dst []byte, f float64, bits int, nullNaN bool) []byte {
+func appendSingle(dst []byte, f float32, nullNaN bool) []byte {
 	if f-f != 0 { // NaN or an infinity
-		switch {
-		case nullNaN:
-			return append(dst, "null"...)
-		case f > 0:
-			return append(dst, "Infinity"...)
-		case f < 0:
-			return append(dst, "-Infinity"...)
-		}
-		return append(dst, "NaN"...)
+		return appendSpecial(dst, float64(f), nullNaN)
+	}
+	return decimals.Append(dst, f)
+}
+
+func appendDouble(dst []byte, f float64, nullNaN bool) []byte {
+	if f-f != 0 {
+		return appendSpecial(dst, f, nullNaN)
 	}
 	format := byte('f')
 	if a := math.Abs(f); a != 0 && (a < 1e-6 || a >= 1e21) {
 		format = 'e'
 	}
-	return strconv.AppendFloat(dst, f, format, -1, bits)
+	return strconv.AppendFloat(dst, f, format, -1, 64)
+}
+
+// appendSpecial appends NaN or an infinity.
+func appendSpecial(dst []byte, f float64, nullNaN bool) []byte {
+	switch {
+	case nullNaN:
+		return append(dst, "null"...)
+	case f > 0:
+		return append(dst, "Infinity"...)
+	case f < 0:
+		return append(dst, "-Infinity"...)
+	}
+	return append(dst, "NaN"...)
 }
