@@ -7,7 +7,7 @@ import "bytes"
 type head struct {
 	dialect        dialect
 	model, version []byte
-	fields         []byte // the header's lines, for Header
+	fields         []field
 	id             []byte // the X-Request-Id
 	bytes          int    // of the head, with its empty line
 	body           int    // bytes, from Content-Length
@@ -15,6 +15,9 @@ type head struct {
 	timeout        int    // ms, 0 for none
 	accept         encoding
 }
+
+// field is one of a header's.
+type field struct{ name, value []byte }
 
 // headState says what readHead has found.
 type headState uint8
@@ -55,13 +58,13 @@ func (h *head) parse(data []byte) headState {
 	h.bytes = end + len(headEnd)
 	h.body, h.json, h.timeout, h.accept, h.id = -1, -1, 0, identity, nil
 	hosts := 0
-	h.fields = data[line : end+2]
-	for fields := h.fields; len(fields) > 0; {
-		n := bytes.IndexByte(fields, '\n')
-		if n < 2 || fields[n-1] != '\r' || !h.parseField(fields[:n-1], &hosts) {
+	h.fields = h.fields[:0]
+	for lines := data[line : end+2]; len(lines) > 0; {
+		n := bytes.IndexByte(lines, '\n')
+		if n < 2 || lines[n-1] != '\r' || !h.parseField(lines[:n-1], &hosts) {
 			return headOther
 		}
-		fields = fields[n+1:]
+		lines = lines[n+1:]
 	}
 	if hosts != 1 || h.body < 0 || h.json > h.body {
 		return headOther
@@ -103,13 +106,10 @@ func (h *head) Header(name string) []byte {
 	if name == headerRequestID {
 		return h.id
 	}
-	for fields := h.fields; len(fields) > 0; {
-		n := bytes.IndexByte(fields, '\n')
-		if len(fields) > len(name) && fields[len(name)] == ':' &&
-			isName(fields[:len(name)], name) {
-			return bytes.Trim(fields[len(name)+1:n-1], " \t")
+	for i := range h.fields {
+		if f := &h.fields[i]; isName(f.name, name) {
+			return f.value
 		}
-		fields = fields[n+1:]
 	}
 	return nil
 }
@@ -121,7 +121,7 @@ func (h *head) parseField(line []byte, hosts *int) bool {
 	if colon <= 0 {
 		return false
 	}
-	name, value := line[:colon], bytes.Trim(line[colon+1:], " \t")
+	name, value := line[:colon], trim(line[colon+1:])
 	for _, b := range name {
 		if !isToken[b] {
 			return false
@@ -130,6 +130,7 @@ func (h *head) parseField(line []byte, hosts *int) bool {
 	if bytes.IndexByte(value, '\r') >= 0 || bytes.IndexByte(value, 0) >= 0 {
 		return false
 	}
+	h.fields = append(h.fields, field{name, value})
 	ok := true
 	switch len(name) {
 	case 2, 7: // TE, Trailer, Upgrade
@@ -185,6 +186,19 @@ func (h *head) parseField(line []byte, hosts *int) bool {
 	}
 	return ok
 }
+
+// trim takes off the blanks around a field's value.
+func trim(s []byte) []byte {
+	for len(s) > 0 && isBlank(s[0]) {
+		s = s[1:]
+	}
+	for len(s) > 0 && isBlank(s[len(s)-1]) {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+func isBlank(b byte) bool { return b == ' ' || b == '\t' }
 
 // isJSON says whether a Content-Type is that of JSON.
 func isJSON(value []byte) bool {

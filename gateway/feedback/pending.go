@@ -9,10 +9,10 @@ import (
 // pending is the newest decisions, of a fixed number.
 //
 // Every request puts one in and only feedback looks for one. So a decision is
-// written behind the last one, into memory that the processor has at hand, and
-// the index by id is made when feedback asks, of what has come since. As many
-// decisions as there is room for follow an id's before it is gone, give or take
-// a twentieth.
+// written behind the last one, into memory that the processor has at hand, many
+// go into the ring at once, and the index by id is made when feedback asks, of what
+// has come since. As many decisions as there is room for follow an id's before it is
+// gone, give or take a twentieth.
 type pending struct {
 	seed   maphash.Seed // random: nobody can make up ids that collide
 	ttl    int64        // nanoseconds
@@ -29,15 +29,16 @@ const shards = 8
 // shard is a ring of decisions, and an index of it that lags.
 type shard struct {
 	mu      sync.Mutex // guards all of it
+	fresh   [freshRoom]way
+	waiting int // decisions in fresh, which settle moves into the ring
 	ring    []way
-	put     int    // decisions that were ever put in
-	next    int    // where the next goes: put % len(ring), which takes long to divide
+	put     int    // decisions that were ever put into the ring
 	evicted uint64 // decisions that were younger than ttl
 	indexed int    // decisions that are in the indexes, or were
 	// Where an id's newest decision is, as a count of decisions put in before it. When
 	// index has as many as the ring, it becomes older, and older is forgotten.
 	index, older map[hash]int
-	_            [48]byte // the rest of two lines of the cache
+	_            [56]byte // the rest of a line of the cache
 }
 
 // way is one decision.
@@ -46,6 +47,10 @@ type way struct {
 	at       int64     // Unix nanoseconds
 	decision *Decision // nil for none
 }
+
+// freshRoom is how many decisions go into the ring at once. It is far larger than what the
+// processor keeps at hand: a line of it takes 100 ns to come, and several at once no more.
+const freshRoom = 64
 
 // indexStep is how many decisions are indexed while requests may wait: 3 us.
 const indexStep = 64
@@ -67,22 +72,33 @@ func (p *pending) put(id []byte, d *Decision, at int64) {
 	h := hash(maphash.Bytes(p.seed, id))
 	s := p.shard(h)
 	s.mu.Lock()
-	w := &s.ring[s.next]
-	if w.decision != nil && at-w.at < p.ttl {
-		s.evicted++
-	}
-	*w = way{h, at, d}
-	s.put++
-	if s.next++; s.next == len(s.ring) {
-		s.next = 0
+	s.fresh[s.waiting] = way{h, at, d}
+	if s.waiting++; s.waiting == freshRoom {
+		s.settle(p.ttl)
 	}
 	s.mu.Unlock()
+}
+
+// settle moves what is in fresh into the ring. Callers hold mu.
+func (s *shard) settle(ttl int64) {
+	next := s.put % len(s.ring)
+	for _, w := range s.fresh[:s.waiting] {
+		if old := &s.ring[next]; old.decision != nil && w.at-old.at < ttl {
+			s.evicted++
+		}
+		s.ring[next] = w
+		if next++; next == len(s.ring) {
+			next = 0
+		}
+	}
+	s.put += s.waiting
+	s.waiting = 0
 }
 
 // get returns what was decided and when, or nil.
 func (p *pending) get(h hash) (d *Decision, at int64) {
 	s := p.shard(h)
-	s.catchUp()
+	s.catchUp(p.ttl)
 	defer s.mu.Unlock()
 	if w := s.find(h); w != nil {
 		return w.decision, w.at
@@ -92,7 +108,7 @@ func (p *pending) get(h hash) (d *Decision, at int64) {
 
 func (p *pending) drop(h hash) {
 	s := p.shard(h)
-	s.catchUp()
+	s.catchUp(p.ttl)
 	defer s.mu.Unlock()
 	if w := s.find(h); w != nil {
 		*w = way{}
@@ -104,6 +120,9 @@ func (p *pending) drop(h hash) {
 func (p *pending) stats(now int64) (waiting int, evicted uint64) {
 	for i := range p.shards {
 		s := &p.shards[i]
+		s.mu.Lock()
+		s.settle(p.ttl)
+		s.mu.Unlock()
 		for from := 0; from < len(s.ring); from += statsStep {
 			s.mu.Lock()
 			for _, w := range s.ring[from:min(from+statsStep, len(s.ring))] {
@@ -124,9 +143,10 @@ func (p *pending) stats(now int64) (waiting int, evicted uint64) {
 const statsStep = 512
 
 // catchUp indexes what has come since the last time, and returns with mu held.
-func (s *shard) catchUp() {
+func (s *shard) catchUp(ttl int64) {
 	s.mu.Lock()
 	for ; ; s.mu.Lock() {
+		s.settle(ttl)
 		s.indexed = max(s.indexed, s.put-len(s.ring))
 		for range min(indexStep, s.put-s.indexed) {
 			h := s.ring[s.indexed%len(s.ring)].tag
