@@ -107,12 +107,48 @@ func (e *Endpoint) choice(bucket int, by By) Choice {
 	return Choice{Propensity: float64(e.Arms[0].Weight) / FullWeight, Needs: Needs{By: by}}
 }
 
-// hash is XXH64 of a key. To change it moves users of every endpoint.
+// hash is XXH64 of a key. To change it moves users of every endpoint. Nearly all keys are
+// shorter than what the library is made for: it takes 20 ns longer for them.
 func hash(seed uint64, key []byte) uint64 {
+	if len(key) < shortKey {
+		return hashShort(seed, key)
+	}
 	var d xxhash.Digest
 	d.ResetWithSeed(seed)
 	_, _ = d.Write(key) // never fails
 	return d.Sum64()
+}
+
+// Keys of fewer bytes than shortKey have no blocks, only what XXH64 does after them.
+const shortKey = 32
+
+// Factors of XXH64.
+const (
+	prime1 = 11400714785074694791
+	prime2 = 14029467366897019727
+	prime3 = 1609587929392839161
+	prime4 = 9650029242287828579
+	prime5 = 2870177450012600261
+)
+
+// hashShort is XXH64 of a short key.
+func hashShort(seed uint64, key []byte) uint64 {
+	h := seed + prime5 + uint64(len(key))
+	for ; len(key) >= 8; key = key[8:] {
+		word := bits.RotateLeft64(binary.LittleEndian.Uint64(key)*prime2, 31) * prime1
+		h = bits.RotateLeft64(h^word, 27)*prime1 + prime4
+	}
+	if len(key) >= 4 {
+		word := uint64(binary.LittleEndian.Uint32(key)) * prime1
+		h = bits.RotateLeft64(h^word, 23)*prime2 + prime3
+		key = key[4:]
+	}
+	for _, b := range key {
+		h = bits.RotateLeft64(h^uint64(b)*prime5, 11) * prime1
+	}
+	h = (h ^ h>>33) * prime2
+	h = (h ^ h>>29) * prime3
+	return h ^ h>>32
 }
 
 // bucket returns the place of a hash in [0, FullWeight): the upper word of

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
@@ -14,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/millrace-ml/millrace/runtime/tensor"
 )
@@ -453,5 +456,22 @@ func BenchmarkPick(b *testing.B) {
 				pick()
 			}
 		})
+	}
+}
+
+// TestHash compares the hash of keys of all lengths with the library's.
+func TestHash(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	key := make([]byte, 100)
+	for i := range key {
+		key[i] = byte(r.Uint32())
+	}
+	for n := range len(key) {
+		seed := r.Uint64()
+		d := xxhash.NewWithSeed(seed)
+		_, _ = d.Write(key[:n])
+		if got, want := hash(seed, key[:n]), d.Sum64(); got != want {
+			t.Errorf("the hash of %d bytes is %#x, not %#x", n, got, want)
+		}
 	}
 }
