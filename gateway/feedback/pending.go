@@ -14,9 +14,9 @@ import (
 // has come since. As many decisions as there is room for follow an id's before it is
 // gone, give or take a twentieth.
 type pending struct {
+	shards [shards]shard
 	seed   maphash.Seed // random: nobody can make up ids that collide
 	ttl    int64        // nanoseconds
-	shards [shards]shard
 }
 
 // hash is 64 bits of an id: of 10^14 ids of which nothing is known, one may be
@@ -29,8 +29,7 @@ const shards = 8
 // shard is a ring of decisions, and an index of it that lags.
 type shard struct {
 	mu      sync.Mutex // guards all of it
-	fresh   [freshRoom]way
-	waiting int // decisions in fresh, which settle moves into the ring
+	waiting int        // decisions in fresh, which settle moves into the ring
 	ring    []way
 	put     int    // decisions that were ever put into the ring
 	evicted uint64 // decisions that were younger than ttl
@@ -38,7 +37,8 @@ type shard struct {
 	// Where an id's newest decision is, as a count of decisions put in before it. When
 	// index has as many as the ring, it becomes older, and older is forgotten.
 	index, older map[hash]int
-	_            [56]byte // the rest of a line of the cache
+	_            [48]byte // the rest of two lines of the cache
+	fresh        [freshRoom]way
 }
 
 // way is one decision.
