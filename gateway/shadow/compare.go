@@ -133,7 +133,7 @@ func (r *Result) compare(a, b *tensor.Tensor, tol Tolerance, scores *Scores) {
 		classes = a.Shape[0]
 	}
 	if classes >= 2 && classes <= int64(len(a.Data)/a.Datatype.Size()) {
-		p := pair{a: a, b: b, classes: int(classes), bound: bound, topK: tol.TopK}
+		p := pair{a: a, b: b, same: same, classes: int(classes), bound: bound, topK: tol.TopK}
 		p.scores(r, scores)
 	}
 }

@@ -27,6 +27,7 @@ func (s *scoreCounts) add(x float64) {
 // pair is a tensor of scores, [rows, classes] or [classes], in both versions.
 type pair struct {
 	a, b    *tensor.Tensor
+	same    bool // all their bytes are
 	classes int
 	bound   bound
 	topK    int
@@ -41,7 +42,7 @@ func (p *pair) scores(r *Result, scores *Scores) {
 	}
 	k = min(k, maxTopK)
 	overlaps := p.classes > k
-	if !overlaps {
+	if !overlaps || p.same {
 		k = 1
 	}
 	size := p.classes * d.Size()
@@ -49,10 +50,19 @@ func (p *pair) scores(r *Result, scores *Scores) {
 	for row := range len(p.a.Data) / size {
 		stable := p.a.Data[row*size : (row+1)*size]
 		a.rank(d, stable, k)
-		b.rank(d, p.b.Data[row*size:(row+1)*size], k)
 		scores.Stable.add(a.score[0])
-		scores.Shadow.add(b.score[0])
 		r.ArgmaxRows++
+		if p.same {
+			scores.Shadow.add(a.score[0])
+			r.ArgmaxAgree++
+			if overlaps {
+				r.TopKRows++
+				r.TopKOverlap++
+			}
+			continue
+		}
+		b.rank(d, p.b.Data[row*size:(row+1)*size], k)
+		scores.Shadow.add(b.score[0])
 		best, picked := a.class[0], b.class[0]
 		if best == picked || p.bound.allows(a.score[0], number(d, stable, picked)) {
 			r.ArgmaxAgree++

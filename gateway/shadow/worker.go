@@ -31,6 +31,7 @@ type worker struct {
 	samples  []*tap.Sample // that were taken out of the queue last
 	jobs     [maxTogether]job
 	together int           // jobs of the last batch
+	yielded  int64         // when it last went through Go's scheduler, as batch.Now
 	scores   Scores        // of the last batch
 	left     atomic.Int32  // tickets that are under way, and one while they are submitted
 	told     chan struct{} // capacity 1: none is left
@@ -50,8 +51,12 @@ func newWorker(m *Mirror) *worker {
 	return &worker{Mirror: m, told: make(chan struct{}, 1), help: make(chan struct{}, 1)}
 }
 
-// loop runs what comes until the Mirror closes, and drops what is left.
+// loop runs what comes until the Mirror closes, and drops what is left. It stays on one thread:
+// else each sleep would end on another one, which has to be woken, on a core that has nothing of
+// what it needs at hand.
 func (w *worker) loop() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	defer close(w.done)
 	for w.park() {
 		w.await()
@@ -105,10 +110,16 @@ func (w *worker) await() {
 	}
 	wait := unix.NsecToTimespec(int64(companyWait))
 	_ = unix.Nanosleep(&wait, nil) // interrupted: it takes what has come
-	// The scheduler's monitor looks at a goroutine that it has not seen change for 10 ms, and is
-	// in a system call again, thousands of times a second.
-	runtime.Gosched()
+	if now := batch.Now(); now-w.yielded > int64(yieldEvery) {
+		w.yielded = now
+		runtime.Gosched()
+	}
 }
+
+// yieldEvery is how often the worker goes through Go's scheduler. The monitor looks at a goroutine
+// that it has not seen change for 10 ms, and is in a system call again, thousands of times a
+// second; but each time takes two other threads.
+const yieldEvery = 5 * time.Millisecond
 
 // drain drops what waits. Nobody puts samples into the queue any more.
 func (w *worker) drain() {
