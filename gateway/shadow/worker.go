@@ -51,9 +51,9 @@ func newWorker(m *Mirror) *worker {
 	return &worker{Mirror: m, told: make(chan struct{}, 1), help: make(chan struct{}, 1)}
 }
 
-// loop runs what comes until the Mirror closes, and drops what is left. It stays on one thread:
-// else each sleep would end on another one, which has to be woken, on a core that has nothing of
-// what it needs at hand.
+// loop runs what comes until the Mirror closes, and drops what is left. While there are samples
+// it stays on one thread: else each sleep would end on another one, which has to be woken, on a
+// core that has nothing of what it needs at hand.
 func (w *worker) loop() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -75,7 +75,9 @@ func (w *worker) park() bool {
 		if closed || some {
 			return !closed
 		}
+		runtime.UnlockOSThread()
 		<-w.wake
+		runtime.LockOSThread()
 	}
 }
 
