@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -136,7 +135,11 @@ func endpoints(ctx context.Context, l *lab) ([]Figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	figures, err := l.copied(ctx, server)
+	copied, err := l.copied(ctx, server)
+	if err != nil {
+		return nil, err
+	}
+	cached, err := l.cached(ctx, server)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +149,7 @@ func endpoints(ctx context.Context, l *lab) ([]Figure, error) {
 		allocations.Error = err.Error()
 	}
 	more, err := l.dialects(ctx, server)
-	return slices.Concat([]Figure{routed}, figures, []Figure{allocations}, more), err
+	return append([]Figure{routed, copied, cached, allocations}, more...), err
 }
 
 // rate measures the requests/s that many clients of the MLP get answered, for so long.
@@ -161,11 +164,12 @@ func (l *lab) rate(ctx context.Context, p *process, r []bench.Request,
 	}
 }
 
-// rateSpan is for how long a rate is measured at a time.
-const rateSpan = 400 * time.Millisecond
+// rateSpan is for how long a rate is measured at a time. What differs by less than the machine does
+// from one moment to the next takes many short looks: from one briefSpan to the next it changes
+// little less than from one rateSpan to the next.
+const rateSpan, briefSpan = 400 * time.Millisecond, 50 * time.Millisecond
 
-// routed holds requests to an endpoint against those to the versions that answer them. They
-// differ by less than the machine does from one second to the next: it takes many short rounds.
+// routed holds requests to an endpoint against those to the versions that answer them.
 func (l *lab) routed(ctx context.Context, p *process, trial []bench.Request) (Figure, error) {
 	f := Figure{
 		Name: "MLP JSON, 64 clients: canary, sticky, 1 % tap over the same versions by number",
@@ -174,9 +178,9 @@ func (l *lab) routed(ctx context.Context, p *process, trial []bench.Request) (Fi
 	if err != nil {
 		return f, err
 	}
-	rounds := l.rounds(60)
-	v, err := alternate(rounds, l.rate(ctx, p, trial, rateSpan/2),
-		l.rate(ctx, p, direct, rateSpan/2))
+	rounds := l.rounds(240)
+	v, err := alternate(rounds, l.rate(ctx, p, trial, briefSpan),
+		l.rate(ctx, p, direct, briefSpan))
 	if err != nil {
 		return f, err
 	}
@@ -185,46 +189,52 @@ func (l *lab) routed(ctx context.Context, p *process, trial []bench.Request) (Fi
 	return f, nil
 }
 
-// copied measures what a shadow costs beyond its runs, and answers from the cache.
-func (l *lab) copied(ctx context.Context, server *process) ([]Figure, error) {
-	rate := func(p *process, r []bench.Request) measurement { return l.rate(ctx, p, r, rateSpan) }
-	cached := payloads(cachedModel, mlpInputs, asJSON)
-	shadow := rate(server, withUser(payloads(shadowEndpoint, mlpInputs, asJSON)))
+// copied measures what a shadow costs beyond its own runs.
+func (l *lab) copied(ctx context.Context, p *process) (Figure, error) {
+	f := Figure{Name: "the same with a shadow at 100 %: over what its own runs leave",
+		Bar: barShadow, AtLeast: true}
+	rate := l.rate(ctx, p, withUser(payloads(shadowEndpoint, mlpInputs, asJSON)), 2*briefSpan)
 	var own []float64 // seconds that a run of the shadow took for each row
 	shadowed := func() (float64, error) {
-		before, err := runTime(ctx, server)
+		before, err := runTime(ctx, p)
 		if err != nil {
 			return 0, err
 		}
-		r, err := shadow()
+		r, err := rate()
 		if err != nil {
 			return 0, err
 		}
-		after, err := runTime(ctx, server)
+		after, err := runTime(ctx, p)
 		own = append(own, (after.seconds-before.seconds)/(after.rows-before.rows))
 		return r, err
 	}
-	rounds := l.rounds(20)
-	v, err := alternate(rounds, rate(server, withUser(payloads(mlp, mlpInputs, asJSON))),
-		shadowed, rate(server, cached), rate(l.echo, toEcho(cached, asJSON)))
+	rounds := l.rounds(100)
+	v, err := alternate(rounds, shadowed,
+		l.rate(ctx, p, withUser(payloads(mlp, mlpInputs, asJSON)), 2*briefSpan))
 	if err != nil {
-		return nil, err
+		return f, err
 	}
 	cores := float64(runtime.NumCPU())
-	return []Figure{
-		{Name: "the same with a shadow at 100 %: over what its own runs leave",
-			Bar: barShadow, AtLeast: true,
-			Value: median(rounds, func(i int) float64 {
-				return v[1][i] * (1/v[0][i] + own[i]/cores)
-			}),
-			Detail: fmt.Sprintf("%s requests/s; alone %s, runs of the shadow take %.1f us each",
-				amount(middle(v[1])), amount(middle(v[0])), middle(own)*1e6)},
-		{Name: "the same from the response cache: over the fasthttp echo",
-			Bar: barCacheHit, AtLeast: true,
-			Value: median(rounds, func(i int) float64 { return v[2][i] / v[3][i] }),
-			Detail: fmt.Sprintf("%s of %s requests/s", amount(middle(v[2])),
-				amount(middle(v[3])))},
-	}, nil
+	f.Value = median(rounds, func(i int) float64 { return v[0][i] * (1/v[1][i] + own[i]/cores) })
+	f.Detail = fmt.Sprintf("%s requests/s; alone %s, runs of the shadow take %.1f us each",
+		amount(middle(v[0])), amount(middle(v[1])), middle(own)*1e6)
+	return f, nil
+}
+
+// cached measures answers from the cache.
+func (l *lab) cached(ctx context.Context, p *process) (Figure, error) {
+	f := Figure{Name: "the same from the response cache: over the fasthttp echo",
+		Bar: barCacheHit, AtLeast: true}
+	requests := payloads(cachedModel, mlpInputs, asJSON)
+	rounds := l.rounds(15)
+	v, err := alternate(rounds, l.rate(ctx, p, requests, rateSpan),
+		l.rate(ctx, l.echo, toEcho(requests, asJSON), rateSpan))
+	if err != nil {
+		return f, err
+	}
+	f.Value = median(rounds, func(i int) float64 { return v[0][i] / v[1][i] })
+	f.Detail = fmt.Sprintf("%s of %s requests/s", amount(middle(v[0])), amount(middle(v[1])))
+	return f, nil
 }
 
 // ran is what the runs of a version have done so far.
