@@ -164,7 +164,7 @@ func (c *call) begin() error {
 		return err
 	}
 	c.x = x
-	if err := x.makeRoom(c.need); err != nil {
+	if err := x.makeRoom(c.need, true); err != nil {
 		return err
 	}
 	x.body = x.body[:0]

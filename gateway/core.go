@@ -108,11 +108,13 @@ type Exchange struct {
 	dialect    dialect
 	flight     flight
 
-	bytes int64        // counted in bytesInFlight
-	body  []byte       // memory for the body as it came
-	large tensor.Arena // in which body lies when it has more than keepBody bytes
-	plain []byte       // memory for the body without its Content-Encoding
-	out   []byte       // memory for the answer as the lane sends it
+	bytes  int64        // counted in bytesInFlight
+	body   []byte       // memory for the body as it came
+	binary bool         // body lies in Request.Mem
+	text   []byte       // and this is that of bodies that do not, meanwhile
+	large  tensor.Arena // in which body lies when it has more than keepBody bytes
+	plain  []byte       // memory for the body without its Content-Encoding
+	out    []byte       // memory for the answer as the lane sends it
 }
 
 // keepBody bounds the memory for bodies that an idle Exchange keeps.
@@ -146,7 +148,7 @@ func (c *Core) admit(h *head) (*Exchange, error) {
 	}
 	x.dialect = h.dialect
 	if err == nil {
-		err = x.makeRoom(h.body)
+		err = x.makeRoom(h.body, h.json >= 0)
 	}
 	if err != nil {
 		c.Finish(x, err)
@@ -175,19 +177,22 @@ func (c *Core) Reserve(x *Exchange, n int64) error {
 	return nil
 }
 
-// makeRoom sees to it that body has room for n bytes. Clients announce large
-// bodies that never come: a large one gets memory of its own from the system,
-// which takes it for real only as bytes arrive. The Go heap would clear it first.
-func (x *Exchange) makeRoom(n int) error {
-	if cap(x.body) >= n {
-		return nil
-	}
-	if n <= keepBody {
+// makeRoom sees to it that body has room for n bytes. One with tensors in binary lies in
+// the memory of the request's tensors, so that they can stay where they are: mostly they are its
+// end, which is aligned as they are to be. Clients announce large bodies that never come:
+// a large one gets memory of its own from the system, which takes it for real only as bytes
+// arrive. The Go heap would clear it first.
+func (x *Exchange) makeRoom(n int, binary bool) (err error) {
+	switch {
+	case binary:
+		x.text, x.binary = x.body, true
+		x.body, err = x.Request.Mem.AllocEnd(n)
+	case cap(x.body) >= n:
+	case n <= keepBody:
 		x.body = make([]byte, n)
-		return nil
+	default:
+		x.body, err = x.large.Alloc(n)
 	}
-	var err error
-	x.body, err = x.large.Alloc(n)
 	return err
 }
 
@@ -246,6 +251,9 @@ func (c *Core) free(x *Exchange) {
 	x.Version, x.began, x.bytes = nil, nil, 0
 	x.Answer = wire.Answer{}
 	x.Request.Reset()
+	if x.binary {
+		x.body, x.text, x.binary = x.text, nil, false
+	}
 	if cap(x.body) > keepBody {
 		x.body = nil
 		x.large.Free()

@@ -38,7 +38,7 @@ func (c *Core) Decode(x *Exchange, body []byte, jsonLen int) error {
 	if err != nil || !moved {
 		return err
 	}
-	x.Request.Reset()
+	x.Request.Forget()
 	return c.decode(x, body, jsonLen)
 }
 

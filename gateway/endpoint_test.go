@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -131,6 +132,40 @@ func TestEndpointRoutes(t *testing.T) {
 	resp, text := s.ways()[0].infer(t, "/v2/models/e/versions/7/infer", zeros)
 	if resp.StatusCode != 404 {
 		t.Errorf("an unknown version is answered with %d %s", resp.StatusCode, text)
+	}
+}
+
+// TestStickyBinary asks an endpoint whose key is in a binary tensor: of the requests that are
+// decoded again, for the canary, the body is where their tensors are.
+func TestStickyBinary(t *testing.T) {
+	s := serve(t, model.ModeNone, twoVersions(t), nil)
+	s.set(t, nil, route.Spec{Name: "e", Arms: arms("2", 5000),
+		Sticky: &route.StickySpec{Input: "INPUT0"}})
+	head := `{"inputs":[{"name":"INPUT0","datatype":"INT32","shape":[1,16],"parameters":` +
+		`{"binary_data_size":64}},{"name":"INPUT1","datatype":"INT32","shape":[1,16],` +
+		`"parameters":{"binary_data_size":64}}],"outputs":[{"name":"OUTPUT0"}]}`
+	for _, w := range s.ways() {
+		versions := make(map[string]int)
+		for user := range int32(40) {
+			body := []byte(head)
+			var want []string
+			for i := range int32(32) {
+				n := 1000*user + i
+				body = append(body, byte(n), byte(n>>8), byte(n>>16), byte(n>>24))
+			}
+			for i := range int32(16) {
+				want = append(want, strconv.Itoa(int(2000*user+2*i+16)))
+			}
+			resp, text := w.infer(t, askE, string(body),
+				"Inference-Header-Content-Length: "+strconv.Itoa(len(head)))
+			if !strings.Contains(text, `"data":[`+strings.Join(want, ",")+`]`) {
+				t.Fatalf("%s: user %d is answered with %s", w.name, user, text)
+			}
+			versions[resp.Header.Get("x-millrace-version")]++
+		}
+		if versions["1"] < 5 || versions["2"] < 5 {
+			t.Errorf("%s: versions answered %v", w.name, versions)
+		}
 	}
 }
 

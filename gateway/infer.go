@@ -122,7 +122,7 @@ func (h *HTTP) readBody(ctx *fasthttp.RequestCtx, x *Exchange) ([]byte, error) {
 		if err := h.core.Reserve(x, int64(length)); err != nil {
 			return nil, err
 		}
-		if err := x.makeRoom(length); err != nil {
+		if err := x.makeRoom(length, false); err != nil {
 			return nil, err
 		}
 		x.body = x.body[:length]

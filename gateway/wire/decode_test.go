@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -310,6 +311,49 @@ func TestDecodeBinary(t *testing.T) {
 	r = f(one(tensor.Bool, -1), `{"inputs":[{"name":"x","shape":[2],"datatype":"BOOL"}]}`,
 		[]byte{0, 1})
 	wantTensor(t, &r.Inputs[0], "BOOL[2]", []bool{false, true})
+}
+
+// Binary tensors of a body in the request's memory stay where they are, if elements may lie there.
+func TestDecodeInPlace(t *testing.T) {
+	f := func(sig *tensor.Signature, head string, blob []byte, there ...bool) *Request {
+		t.Helper()
+		r := newRequest(t)
+		body, err := r.Mem.AllocEnd(len(head) + len(blob))
+		if err != nil {
+			t.Fatal(err)
+		}
+		copy(body[copy(body, head):], blob)
+		for range 2 { // as when a sticky key is found in the first round
+			r.Forget()
+			if err := Decode(r, sig, body, len(head)); err != nil {
+				t.Fatalf("%s: %v", head, err)
+			}
+			for i, want := range there {
+				data := r.Inputs[i].Data
+				at := bytes.Index(body, data)
+				if got := &body[at] == &data[0]; got != want || cap(data) != len(data) {
+					t.Errorf("%s: input %d in place: %v, capacity %d", head, i, got, cap(data))
+				}
+			}
+		}
+		return r
+	}
+	r := f(&simple, `{"inputs":[{"name":"INPUT0","shape":[2],"datatype":"INT32","parameters":`+
+		`{"binary_data_size":8}},{"name":"INPUT1","shape":[1],"datatype":"INT32",`+
+		`"parameters":{"binary_data_size":4}}]}`, layout(t, []int32{1, 2, 3}), true, true)
+	wantTensor(t, &r.Inputs[0], "INT32[2]", []int32{1, 2})
+	wantTensor(t, &r.Inputs[1], "INT32[1]", []int32{3})
+	r = f(one(tensor.Bytes, -1), `{"inputs":[{"name":"x","shape":[1],"datatype":"BYTES"}]}`,
+		[]byte("\x03\x00\x00\x00abc"), true)
+	wantTensor(t, &r.Inputs[0], "BYTES[1]", []string{"abc"})
+	sig := &tensor.Signature{Model: "m", Inputs: []tensor.Spec{
+		{Name: "x", Datatype: tensor.FP64, Shape: []int64{-1}},
+		{Name: "y", Datatype: tensor.Bool, Shape: []int64{-1}}}}
+	r = f(sig, `{"inputs":[{"name":"x","shape":[1],"datatype":"FP64","parameters":`+
+		`{"binary_data_size":8}},{"name":"y","shape":[1],"datatype":"BOOL",`+
+		`"parameters":{"binary_data_size":1}}]}`, append(layout(t, []float64{1.5}), 1), false, true)
+	wantTensor(t, &r.Inputs[0], "FP64[1]", []float64{1.5})
+	wantTensor(t, &r.Inputs[1], "BOOL[1]", []bool{true})
 }
 
 func TestDecodeRaw(t *testing.T) {

@@ -106,7 +106,7 @@ func (s *scanner) outputParameters(o *Output) error {
 	}
 }
 
-// takeBlobs copies the binary tensors, which follow the JSON in the order of
+// takeBlobs takes the binary tensors, which follow the JSON in the order of
 // their inputs. A single input that names no size takes all of them.
 func (r *Request) takeBlobs(sig *tensor.Signature, blobs []byte, binary bool) error {
 	for _, b := range r.blobs {
@@ -148,6 +148,10 @@ func (r *Request) takeBlob(t *tensor.Tensor, data []byte) error {
 					ErrBadRequest, t.Name, i, b)
 			}
 		}
+	}
+	if r.Mem.Holds(data) && tensor.Aligned(data, t.Datatype) {
+		t.Data = data[:len(data):len(data)]
+		return nil
 	}
 	dst, err := r.Mem.Alloc(len(data))
 	if err != nil {

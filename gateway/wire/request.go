@@ -19,7 +19,8 @@ var ErrUnsupported = errors.New("not supported")
 
 // Request is one decoded inference request. It is reused: Reset makes it ready
 // for the next one. Byte slices in it alias the body they were decoded from,
-// tensor data lies in Mem.
+// tensor data lies in Mem. A body that lies there itself is not copied: its binary
+// tensors are used where they are.
 type Request struct {
 	Mem tensor.Arena
 
@@ -65,6 +66,11 @@ const keepText = 64 << 10
 // Reset makes the request ready for the next one.
 func (r *Request) Reset() {
 	r.Mem.Reset(keepArena)
+	r.Forget()
+}
+
+// Forget makes the request ready to be decoded once more. What lies in Mem stays.
+func (r *Request) Forget() {
 	r.ID = nil
 	r.Inputs = r.Inputs[:0]
 	r.Outputs = r.Outputs[:0]

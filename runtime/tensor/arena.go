@@ -3,6 +3,7 @@ package tensor
 import (
 	"fmt"
 	"runtime"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -98,7 +99,38 @@ func (a *Arena) grow(n int) error {
 	return nil
 }
 
-// Size returns the bytes that the arena holds.
+// AllocEnd returns n bytes of which the end is aligned to 64. Their content is undefined.
+func (a *Arena) AllocEnd(n int) ([]byte, error) {
+	whole := roundUp(n, alignment)
+	b, err := a.Alloc(whole)
+	if err != nil {
+		return nil, err
+	}
+	return b[whole-n:], nil
+}
+
+// Holds says whether b is some of the arena's bytes.
+func (a *Arena) Holds(b []byte) bool {
+	if a.chunks == nil || len(b) == 0 {
+		return false
+	}
+	for _, c := range a.all {
+		if address(b)-address(c) < uintptr(len(c)) {
+			return true
+		}
+	}
+	return false
+}
+
+// Aligned says whether data begins where an element of the datatype may.
+func Aligned(data []byte, d Datatype) bool {
+	size := d.Size()
+	return size <= 1 || address(data)%uintptr(size) == 0
+}
+
+func address(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }
+
+// Size returns the bytes that the arena has.
 func (a *Arena) Size() int {
 	if a.chunks == nil {
 		return 0

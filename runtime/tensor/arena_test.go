@@ -51,6 +51,38 @@ func TestArenaPieces(t *testing.T) {
 	}
 }
 
+// TestArenaEnds looks where pieces end, and which bytes are the arena's.
+func TestArenaEnds(t *testing.T) {
+	var a, other tensor.Arena
+	defer a.Free()
+	defer other.Free()
+	if a.Holds([]byte{1}) {
+		t.Error("an empty arena holds something")
+	}
+	for _, n := range []int{0, 1, 4, 63, 64, 65, 40 << 10, 1} {
+		b, err := a.AllocEnd(n)
+		if err != nil || len(b) != n {
+			t.Fatalf("AllocEnd(%d) gives %d bytes, %v", n, len(b), err)
+		}
+		if n == 0 {
+			continue
+		}
+		end := uintptr(unsafe.Pointer(&b[0])) + uintptr(n)
+		if end%64 != 0 || !a.Holds(b) || !a.Holds(b[n-1:]) || other.Holds(b) {
+			t.Errorf("AllocEnd(%d) ends at %#x; held %v, by another %v", n, end, a.Holds(b),
+				other.Holds(b))
+		}
+	}
+	if b := make([]byte, 64); a.Holds(b) || a.Holds(nil) {
+		t.Error("the arena holds what is not its own")
+	}
+	b := alloc(t, &a, 64)
+	if !tensor.Aligned(b[8:], tensor.FP64) || tensor.Aligned(b[4:], tensor.FP64) ||
+		!tensor.Aligned(b[4:], tensor.FP32) || !tensor.Aligned(b[1:], tensor.Bytes) {
+		t.Error("Aligned is wrong")
+	}
+}
+
 // What an idle arena keeps is bounded, and the largest chunk within the bound.
 func TestArenaKeeps(t *testing.T) {
 	f := func(keep, want int, sizes ...int) {
