@@ -147,15 +147,23 @@ func (c *conn) read(dst []byte) (int, verdict) {
 	}
 }
 
+// After a request with a body of largeBody bytes no more than headFirst are read of the next before
+// its head is known: what comes with it would have to be copied to where the body belongs.
+const headFirst, largeBody = 4 << 10, 16 << 10
+
 // readHead reads a request up to the end of its head, and mostly its body.
 func (c *conn) readHead(p *poller) verdict {
 	n := copy(p.buf, c.in)
 	c.in = c.in[:0]
-	m, v := c.read(p.buf[n:])
+	room := p.buf[n:]
+	if c.head.body >= largeBody && len(room) > headFirst {
+		room = room[:headFirst]
+	}
+	m, v := c.read(room)
 	switch {
 	case v == pause:
 		c.more = false
-	case v == gone || n+m == len(p.buf):
+	case v == gone || m == len(room):
 		c.more = true
 	}
 	data := p.buf[:n+m]

@@ -210,7 +210,7 @@ func TestTinyChunks(t *testing.T) {
 	wantNothingLeft(t, s)
 }
 
-// TestPipelining sends requests without waiting for answers, good and bad ones.
+// TestPipelining sends requests without waiting for answers, good and bad ones, large and small.
 func TestPipelining(t *testing.T) {
 	s := serve(t, model.ModeNone, sampleModels, nil)
 	for _, w := range s.ways() {
@@ -223,6 +223,18 @@ func TestPipelining(t *testing.T) {
 			resp, body := c.receive(method)
 			if want := []int{200, 200, 400}[i%3]; resp.StatusCode != want {
 				t.Fatalf("%s: request %d is answered with %d: %s", w.name, i, resp.StatusCode, body)
+			}
+		}
+		long := raw(simplePath, "", strings.Repeat(" ", 40<<10)+simpleBody)
+		text := strings.Repeat("text", 15<<10)
+		blob := binary{model: "simple_identity", blobs: append([]byte{0, 0xf0, 0, 0}, text...),
+			json: `{"inputs":[{"name":"INPUT0","shape":[1,1],"datatype":"BYTES"}]}`}.request()
+		c.send(strings.Repeat(long+good+blob+good, 5))
+		for i := range 20 {
+			want := []string{`"OUTPUT1"`, `"OUTPUT1"`, `"data":["` + text + `"]`, `"OUTPUT1"`}[i%4]
+			if resp, body := c.receive("POST"); !strings.Contains(body, want) {
+				t.Fatalf("%s: request %d is answered with %d: %.200s", w.name, i, resp.StatusCode,
+					body)
 			}
 		}
 	}
