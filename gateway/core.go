@@ -11,6 +11,7 @@ package gateway
 import (
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -77,7 +78,7 @@ func New(cfg Config, models *model.Repository, log *slog.Logger) *Core {
 		samples: tap.NewPool(maxSamples, maxSampleBytes),
 		epoch:   time.Now().Add(-time.Duration(batch.Now()))}
 	c.metrics = newMetrics(c)
-	c.exchanges.New = func() any { return new(Exchange) }
+	c.exchanges.New = func() any { return &Exchange{serial: rand.Uint64()} }
 	c.routing.Store(new(routing))
 	return c
 }
@@ -103,6 +104,8 @@ type Exchange struct {
 	propensity float64
 	permit     adaptivelimiter.Permit
 	id         []byte // that was made up, or came in a header; see ID
+	serial     uint64 // counts the ids that were made up, from anywhere on
+	lot        uint64 // drawn for each request to an endpoint
 	cookie     []byte // to be set, empty for none
 	score      []byte // the answer's, as headers have it
 	dialect    dialect

@@ -399,13 +399,16 @@ func (c *Core) Served(name, version []byte) (*model.Version, error) {
 // maxHeaderID bounds the ids that headers carry.
 const maxHeaderID = 128
 
-// setID takes the id from the headers, or makes one up. One in the body stands above it.
+// setID takes the id from the headers, or makes one up of a number that no other request has, and
+// one that nobody guesses. One in the body stands above it.
 func (x *Exchange) setID(h route.Headers) {
+	x.lot = rand.Uint64()
 	if id := header(h, headerRequestID); len(id) > 0 && len(id) <= maxHeaderID && printable(id) {
 		x.id = append(x.id[:0], id...)
 		return
 	}
-	x.id = appendHex(appendHex(x.id[:0], rand.Uint64()), rand.Uint64())
+	x.id = appendHex(appendHex(x.id[:0], x.serial), x.lot)
+	x.serial++
 }
 
 // appendHex appends the 16 hexadecimal digits of n, of which it writes eight at a time.

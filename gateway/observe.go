@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"math"
-	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -38,7 +37,7 @@ func (t *Tap) on(e *route.Endpoint) bool {
 type consumer struct {
 	sink   *tap.Sink
 	mirror *shadow.Mirror // of requests that were answered
-	share  uint64         // of 2^32
+	share  uint64         // of 2^32, by the upper half of Exchange.lot
 	pace   *pace          // of the rows of answered requests; nil for no bound
 }
 
@@ -175,7 +174,7 @@ func (c *Core) observe(x *Exchange) {
 		k := &x.endpoint.consumers[i]
 		switch {
 		case !answered && (k.mirror != nil || k.pace != nil):
-		case k.share < everything && uint64(rand.Uint32()) >= k.share:
+		case k.share < everything && x.lot>>32 >= k.share:
 		case k.pace != nil && !k.pace.pass(x.end, x.Ticket.Rows):
 		default:
 			if s == nil {

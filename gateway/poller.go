@@ -279,11 +279,11 @@ const (
 	heavyFrom, aFew = 50 * time.Microsecond, 3
 )
 
-// yieldEvery is how often a poller goes through Go's scheduler. The monitor takes
-// the place of a goroutine that has not done so for 10 ms as soon as it finds it
-// in a run, and wakes up thousands of times a second to see whether there is more
-// to take.
-const yieldEvery = 5 * time.Millisecond
+// yieldWithin is the longest that a poller does not go through Go's scheduler, if the next round
+// takes no more than twice what the last took. The monitor takes the place of a goroutine that has
+// not done so for 10 ms as soon as it finds it in a run, and wakes up thousands of times a second to
+// see whether there is more to take. More often costs, too: two other threads are woken each time.
+const yieldWithin = 9 * time.Millisecond
 
 // drive runs what has been submitted in this round of n events, or lets others
 // run it.
@@ -307,7 +307,7 @@ func (p *poller) drive(n int) {
 	if heavy && int(l.working.Load()) < l.cfg.Pollers {
 		l.recruit()
 	}
-	if ended-p.yielded > int64(yieldEvery) {
+	if ended-p.yielded+2*(ended-began) > int64(yieldWithin) {
 		p.yielded = ended
 		runtime.Gosched()
 	}

@@ -121,7 +121,7 @@ func (w *worker) await() {
 // yieldEvery is how often the worker goes through Go's scheduler. The monitor looks at a goroutine
 // that it has not seen change for 10 ms, and is in a system call again, thousands of times a
 // second; but each time takes two other threads.
-const yieldEvery = 5 * time.Millisecond
+const yieldEvery = 8 * time.Millisecond
 
 // drain drops what waits. Nobody puts samples into the queue any more.
 func (w *worker) drain() {
