@@ -281,8 +281,9 @@ const (
 
 // yieldWithin is the longest that a poller does not go through Go's scheduler, if the next round
 // takes no more than twice what the last took. The monitor takes the place of a goroutine that has
-// not done so for 10 ms as soon as it finds it in a run, and wakes up thousands of times a second to
-// see whether there is more to take. More often costs, too: two other threads are woken each time.
+// not done so for 10 ms as soon as it finds it in a run, and wakes up thousands of times a second
+// to see whether there is more to take. More often costs, too: two other threads are woken each
+// time.
 const yieldWithin = 9 * time.Millisecond
 
 // drive runs what has been submitted in this round of n events, or lets others
