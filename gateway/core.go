@@ -114,8 +114,8 @@ type Exchange struct {
 	bytes  int64        // counted in bytesInFlight
 	body   []byte       // memory for the body as it came
 	binary bool         // body lies in Request.Mem
-	text   []byte       // and this is that of bodies that do not, meanwhile
-	large  tensor.Arena // in which body lies when it has more than keepBody bytes
+	text   []byte       // meanwhile the memory for bodies that do not
+	large  tensor.Arena // in which any other body lies that has more than keepBody bytes
 	plain  []byte       // memory for the body without its Content-Encoding
 	out    []byte       // memory for the answer as the lane sends it
 }

@@ -48,8 +48,8 @@ type way struct {
 	decision *Decision // nil for none
 }
 
-// freshRoom is how many decisions go into the ring at once. It is far larger than what the
-// processor keeps at hand: a line of it takes 100 ns to come, and several at once no more.
+// freshRoom is how many decisions go into the ring at once. The ring is far larger than what the
+// processor keeps at hand: to fetch a line of it takes 100 ns, and several at once no longer.
 const freshRoom = 64
 
 // indexStep is how many decisions are indexed while requests may wait: 3 us.
