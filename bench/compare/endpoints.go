@@ -178,9 +178,13 @@ func (l *lab) routed(ctx context.Context, p *process, trial []bench.Request) (Fi
 	if err != nil {
 		return f, err
 	}
-	rounds := l.rounds(240)
-	v, err := alternate(rounds, l.rate(ctx, p, trial, briefSpan),
+	return f.over(l.rounds(240), l.rate(ctx, p, trial, briefSpan),
 		l.rate(ctx, p, direct, briefSpan))
+}
+
+// over returns the figure with the value of one rate over another.
+func (f Figure) over(rounds int, rate, base measurement) (Figure, error) {
+	v, err := alternate(rounds, rate, base)
 	if err != nil {
 		return f, err
 	}
@@ -226,15 +230,8 @@ func (l *lab) cached(ctx context.Context, p *process) (Figure, error) {
 	f := Figure{Name: "the same from the response cache: over the fasthttp echo",
 		Bar: barCacheHit, AtLeast: true}
 	requests := payloads(cachedModel, mlpInputs, asJSON)
-	rounds := l.rounds(15)
-	v, err := alternate(rounds, l.rate(ctx, p, requests, rateSpan),
+	return f.over(l.rounds(15), l.rate(ctx, p, requests, rateSpan),
 		l.rate(ctx, l.echo, toEcho(requests, asJSON), rateSpan))
-	if err != nil {
-		return f, err
-	}
-	f.Value = median(rounds, func(i int) float64 { return v[0][i] / v[1][i] })
-	f.Detail = fmt.Sprintf("%s of %s requests/s", amount(middle(v[0])), amount(middle(v[1])))
-	return f, nil
 }
 
 // ran is what the runs of a version have done so far.
