@@ -298,7 +298,7 @@ func appendDouble(dst []byte, f float64, nullNaN bool) []byte {
 		return appendSpecial(dst, f, nullNaN)
 	}
 	format := byte('f')
-	if a := math.Abs(f); a != 0 && (a < 1e-6 || a >= 1e21) {
+	if a := math.Abs(f); a != 0 && (a < decimals.Least || a >= decimals.Most) {
 		format = 'e'
 	}
 	return strconv.AppendFloat(dst, f, format, -1, 64)

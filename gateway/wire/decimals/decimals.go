@@ -11,15 +11,15 @@ import (
 	"strconv"
 )
 
-// Numbers from least up to, but not with, most are written without an exponent.
-const least, most = 1e-6, 1e21
+// Numbers from Least up to, but not with, Most are written without an exponent.
+const Least, Most = 1e-6, 1e21
 
 // Append appends the shortest decimal that reads back as f, which is neither NaN nor an
 // infinity; of several the one next to f, and of two next to it the even one. It has an
-// exponent where f is below least, or from most on.
+// exponent where f is below Least, or from Most on.
 func Append(dst []byte, f float32) []byte {
 	size := math.Abs(float64(f))
-	if size < least && size > 0 || size >= most {
+	if size < Least && size > 0 || size >= Most {
 		return strconv.AppendFloat(dst, float64(f), 'e', -1, 32)
 	}
 	if math.Signbit(float64(f)) {
@@ -34,7 +34,7 @@ func Append(dst []byte, f float32) []byte {
 }
 
 // appendFraction appends digits * 10^exponent, which has up to nine digits, some of them
-// behind the point, and is not below least.
+// behind the point, and is not below Least.
 func appendFraction(dst []byte, digits uint32, exponent int) []byte {
 	// Up to eight digits are in text, the first in the lowest byte; of nine the last is apart.
 	first := digits / 1e8

@@ -20,7 +20,7 @@ func want(dst []byte, f float32) []byte {
 		return fmt.Append(dst, math.Copysign(0.00024414062, float64(f)))
 	}
 	format := byte('f')
-	if a := math.Abs(float64(f)); a != 0 && (a < least || a >= most) {
+	if a := math.Abs(float64(f)); a != 0 && (a < Least || a >= Most) {
 		format = 'e'
 	}
 	return strconv.AppendFloat(dst, float64(f), format, -1, 32)
