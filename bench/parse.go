@@ -20,7 +20,6 @@ const lengthUnknown = -1
 
 var (
 	crlf         = []byte("\r\n")
-	endOfHead    = []byte("\r\n\r\n")
 	nameLength   = []byte("content-length")
 	nameEncoding = []byte("transfer-encoding")
 	nameConn     = []byte("connection")
@@ -50,22 +49,16 @@ type answer struct {
 // the same bytes.
 func (a *answer) feed(buf []byte, noBody bool) (size int, done bool, err error) {
 	for a.head == 0 {
-		n := bytes.Index(buf[a.start:], endOfHead)
-		if n > maxHead || n < 0 && len(buf)-a.start > maxHead {
-			return 0, false, errAnswer
-		}
-		if n < 0 {
-			return 0, false, nil
-		}
-		head := buf[a.start : a.start+n+len(crlf)]
-		end := a.start + n + len(endOfHead)
-		*a = answer{start: end, length: lengthUnknown}
-		if err := a.parseHead(head); err != nil {
+		next := answer{start: a.start, length: lengthUnknown}
+		n, err := next.parseHead(buf[a.start:])
+		if n == 0 || err != nil {
 			return 0, false, err
 		}
-		if a.status >= 200 { // below that it is interim and the real one follows
-			a.head, a.next = end, end
+		next.start += n
+		if next.status >= 200 { // below that it is interim and the real one follows
+			next.head, next.next = next.start, next.start
 		}
+		*a = next
 	}
 	switch {
 	case noBody || a.status == 204 || a.status == 304:
@@ -80,11 +73,37 @@ func (a *answer) feed(buf []byte, noBody bool) (size int, done bool, err error) 
 	return a.head + a.body, a.body == a.length, nil
 }
 
-// parseHead reads the status line and the headers that matter; each line of b
-// ends in CRLF.
-func (a *answer) parseHead(b []byte) error {
-	line, b, _ := bytes.Cut(b, crlf)
-	// "HTTP/1.x NNN", then nothing or a blank and a phrase
+// parseHead reads the status line and the headers that matter of a head that b begins with, and
+// returns the head's size, 0 until all of it is there.
+func (a *answer) parseHead(b []byte) (size int, err error) {
+	for size <= maxHead {
+		n := bytes.IndexByte(b[size:], '\n')
+		if n < 0 && len(b) <= maxHead {
+			return 0, nil
+		}
+		if n <= 0 || b[size+n-1] != '\r' {
+			break
+		}
+		line := b[size : size+n-1]
+		first := size == 0
+		size += n + 1
+		switch {
+		case first:
+			err = a.parseStatus(line)
+		case len(line) > 0:
+			err = a.parseHeader(line)
+		default:
+			return size, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return 0, errAnswer
+}
+
+// parseStatus reads "HTTP/1.x NNN", then nothing or a blank and a phrase.
+func (a *answer) parseStatus(line []byte) error {
 	if len(line) < 12 || string(line[:7]) != "HTTP/1." || line[8] != ' ' ||
 		len(line) > 12 && line[12] != ' ' {
 		return errAnswer
@@ -95,41 +114,40 @@ func (a *answer) parseHead(b []byte) error {
 	}
 	a.status = status
 	a.close = line[7] == '0'
-	for len(b) > 0 {
-		line, b, _ = bytes.Cut(b, crlf)
-		name, value, ok := bytes.Cut(line, []byte{':'})
-		if !ok || len(name) == 0 || name[0] == ' ' || name[0] == '\t' {
-			return errAnswer
-		}
-		if err := a.header(name, bytes.TrimSpace(value)); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
-func (a *answer) header(name, value []byte) error {
+func (a *answer) parseHeader(line []byte) error {
+	colon := bytes.IndexByte(line, ':')
+	if colon <= 0 || line[0] == ' ' || line[0] == '\t' {
+		return errAnswer
+	}
+	name := line[:colon]
 	switch {
-	case bytes.EqualFold(name, nameLength):
-		n, ok := number(value, 10)
+	case is(name, nameLength):
+		n, ok := number(bytes.TrimSpace(line[colon+1:]), 10)
 		if !ok || a.length != lengthUnknown && a.length != n {
 			return errAnswer
 		}
 		a.length = n
-	case bytes.EqualFold(name, nameEncoding):
-		if !bytes.EqualFold(value, tokenChunked) {
+	case is(name, nameEncoding):
+		if !is(bytes.TrimSpace(line[colon+1:]), tokenChunked) {
 			return errAnswer
 		}
 		a.chunked = true
-	case bytes.EqualFold(name, nameConn):
-		if bytes.EqualFold(value, tokenClose) {
+	case is(name, nameConn):
+		switch value := bytes.TrimSpace(line[colon+1:]); {
+		case is(value, tokenClose):
 			a.close = true
-		} else if bytes.EqualFold(value, tokenKeep) {
+		case is(value, tokenKeep):
 			a.close = false
 		}
 	}
 	return nil
 }
+
+// is compares without regard to case.
+func is(text, token []byte) bool { return len(text) == len(token) && bytes.EqualFold(text, token) }
 
 // feedChunks takes each chunk that has arrived in full.
 func (a *answer) feedChunks(buf []byte) (size int, done bool, err error) {
