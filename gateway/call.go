@@ -164,6 +164,7 @@ func (c *call) begin() error {
 		return err
 	}
 	c.x = x
+	x.home = c.session.p.number
 	if err := x.makeRoom(c.need, true); err != nil {
 		return err
 	}

@@ -212,6 +212,7 @@ func (c *conn) begin(p *poller, data []byte) verdict {
 		return proceed
 	}
 	c.x = x
+	x.home = p.number
 	x.body = append(x.body[:0], body...)
 	if len(body) < h.body {
 		return c.readBody(p)

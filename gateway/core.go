@@ -106,6 +106,7 @@ type Exchange struct {
 	id         []byte // that was made up, or came in a header; see ID
 	serial     uint64 // counts the ids that were made up, from anywhere on
 	lot        uint64 // drawn for each request to an endpoint
+	home       int    // number of the poller that has taken it in
 	cookie     []byte // to be set, empty for none
 	score      []byte // the answer's, as headers have it
 	dialect    dialect
@@ -237,7 +238,7 @@ func (c *Core) settle(x *Exchange, err error) {
 		e.trial.finish(x)
 	}
 	if e.ledger != nil && err == nil {
-		e.ledger.Decide(x.ID(), x.decision(), c.epoch.UnixNano()+x.end)
+		e.ledger.Decide(x.home, x.ID(), x.decision(), c.epoch.UnixNano()+x.end)
 	}
 }
 

@@ -93,8 +93,8 @@ func newLane(core *Core, cfg HTTPConfig, log *slog.Logger) (*lane, error) {
 		return nil, fmt.Errorf("cannot start the event loop: %w", err)
 	}
 	l.clock.Store(batch.Now())
-	for range cfg.Pollers {
-		l.spawn()
+	for number := range cfg.Pollers {
+		l.spawn(number)
 	}
 	go l.sweep()
 	return l, nil

@@ -19,6 +19,7 @@ import (
 // that one goes on when another is in a run: see heavyFrom.
 type poller struct {
 	lane    *lane
+	number  int // from 0 on
 	events  [maxEvents]unix.EpollEvent
 	buf     []byte           // memory for what is read of a connection
 	ready   []*conn          // memory for what is taken of lane.ready
@@ -51,14 +52,15 @@ const (
 	firstRest, lastRest = 10 * time.Millisecond, time.Second
 )
 
-// spawn starts one more poller.
-func (l *lane) spawn() {
+// spawn starts one more poller, of that number.
+func (l *lane) spawn(number int) {
 	l.working.Add(1)
 	l.pollers.Go(func() {
 		// When other goroutines work too, as shadows do, the scheduler would move it from thread
 		// to thread, and the system each of them from core to core.
 		runtime.LockOSThread()
-		p := &poller{lane: l, buf: make([]byte, max(readBytes, l.cfg.HeaderBytes))}
+		p := &poller{lane: l, number: number,
+			buf: make([]byte, max(readBytes, l.cfg.HeaderBytes))}
 		for !l.stopped.Load() {
 			n := p.wait()
 			p.serve(n)

@@ -23,7 +23,7 @@ func TestMerge(t *testing.T) {
 		d := Decision{Endpoint: "e", Model: arm.Model, Version: arm.Version}
 		reward := float64(r.IntN(5)) / 4
 		for _, l := range []*Ledger{both, []*Ledger{a, b}[i%2]} {
-			l.Decide(fmt.Append(nil, i), &d, now.UnixNano())
+			l.Decide(i, fmt.Append(nil, i), &d, now.UnixNano())
 			_, result, err := l.Give(Given{ID: fmt.Sprint(i), Reward: &reward})
 			if result != Accepted {
 				t.Fatal(result, err)

@@ -172,9 +172,10 @@ func (l *Ledger) Close() error {
 // takes the place of an earlier decision of the same id, unless that has feedback: then
 // the id's next feedback is a duplicate until Config.TTL has passed. An id that is empty
 // or longer than MaxID can have no feedback and is not noted. id is not kept, d is.
-func (l *Ledger) Decide(id []byte, d *Decision, at int64) {
+// Threads that give different numbers from 0 on as home do not wait for each other.
+func (l *Ledger) Decide(home int, id []byte, d *Decision, at int64) {
 	if len(id) > 0 && len(id) <= MaxID {
-		l.pending.put(id, d, at)
+		l.pending.add(home, id, d, at)
 	}
 }
 

@@ -34,7 +34,7 @@ func fresh(t testing.TB) string { return filepath.Join(t.TempDir(), "feedback.db
 // decide notes a decision for version 1 that was taken now.
 func decide(l *Ledger, id string) {
 	d := Decision{Endpoint: "e", Arm: "a", Model: "m", Version: "1"}
-	l.Decide([]byte(id), &d, time.Now().UnixNano())
+	l.Decide(0, []byte(id), &d, time.Now().UnixNano())
 }
 
 // give gives a reward and wants a result.
@@ -268,7 +268,7 @@ func TestSeriesAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.kept.apply(full)
-	l.Decide([]byte("x"), &Decision{Endpoint: "e", Model: "m", Version: "new"},
+	l.Decide(1, []byte("x"), &Decision{Endpoint: "e", Model: "m", Version: "new"},
 		time.Now().UnixNano())
 	give(t, l, "x", Accepted)
 	series := slices.Collect(func(yield func(string) bool) {

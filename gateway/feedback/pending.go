@@ -8,28 +8,13 @@ import (
 
 // pending is the newest decisions, of a fixed number.
 //
-// Every request puts one in and only feedback looks for one. So a decision is
-// written behind the last one, into memory that the processor has at hand, many
+// Every request puts one in and only feedback looks for one. So each thread writes
+// its decisions behind one another, into memory that its processor has at hand, many
 // go into the ring at once, and the index by id is made when feedback asks, of what
 // has come since. As many decisions as there is room for follow an id's before it is
-// gone, give or take a twentieth.
+// gone, give or take those that are on the way.
 type pending struct {
-	shards [shards]shard
-	seed   maphash.Seed // random: nobody can make up ids that collide
-	ttl    int64        // nanoseconds
-}
-
-// hash is 64 bits of an id: of 10^14 ids of which nothing is known, one may be
-// taken for another's.
-type hash uint64
-
-// shards have a lock each.
-const shards = 8
-
-// shard is a ring of decisions, and an index of it that lags.
-type shard struct {
-	mu      sync.Mutex // guards all of it
-	waiting int        // decisions in fresh, which settle moves into the ring
+	mu      sync.Mutex // guards all up to stripes
 	ring    []way
 	put     int    // decisions that were ever put into the ring
 	evicted uint64 // decisions that were younger than ttl
@@ -37,8 +22,25 @@ type shard struct {
 	// Where an id's newest decision is, as a count of decisions put in before it. When
 	// index has as many as the ring, it becomes older, and older is forgotten.
 	index, older map[hash]int
-	_            [48]byte // the rest of two lines of the cache
-	fresh        [freshRoom]way
+
+	stripes [stripes]stripe
+	seed    maphash.Seed // random: nobody can make up ids that collide
+	ttl     int64        // nanoseconds
+}
+
+// hash is 64 bits of an id: of 10^14 ids of which nothing is known, one may be
+// taken for another's.
+type hash uint64
+
+// stripes is how many threads can put decisions in without waiting for each other.
+const stripes = 8
+
+// stripe is decisions on their way to the ring.
+type stripe struct {
+	mu      sync.Mutex // guards all of it; pending's comes after it
+	waiting int
+	_       [48]byte // the rest of a line of the cache
+	fresh   [freshRoom]way
 }
 
 // way is one decision.
@@ -56,61 +58,67 @@ const freshRoom = 64
 const indexStep = 64
 
 func newPending(capacity int, ttl time.Duration) *pending {
-	p := &pending{seed: maphash.MakeSeed(), ttl: int64(ttl)}
-	for i := range p.shards {
-		p.shards[i].ring = make([]way, (capacity+shards-1)/shards)
-	}
-	return p
+	return &pending{seed: maphash.MakeSeed(), ttl: int64(ttl), ring: make([]way, capacity)}
 }
 
 func (p *pending) hash(id string) hash { return hash(maphash.String(p.seed, id)) }
 
-// shard returns where a hash belongs.
-func (p *pending) shard(h hash) *shard { return &p.shards[h%shards] }
-
-func (p *pending) put(id []byte, d *Decision, at int64) {
+// add notes a decision. Threads with different homes do not wait for each other.
+func (p *pending) add(home int, id []byte, d *Decision, at int64) {
 	h := hash(maphash.Bytes(p.seed, id))
-	s := p.shard(h)
+	s := &p.stripes[home%stripes]
 	s.mu.Lock()
 	s.fresh[s.waiting] = way{h, at, d}
 	if s.waiting++; s.waiting == freshRoom {
-		s.settle(p.ttl)
+		p.settle(s)
 	}
 	s.mu.Unlock()
 }
 
-// settle moves what is in fresh into the ring. Callers hold mu.
-func (s *shard) settle(ttl int64) {
-	next := s.put % len(s.ring)
+// settle moves what is in a stripe into the ring. Callers hold its mu.
+func (p *pending) settle(s *stripe) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	next := p.put % len(p.ring)
 	for _, w := range s.fresh[:s.waiting] {
-		if old := &s.ring[next]; old.decision != nil && w.at-old.at < ttl {
-			s.evicted++
+		if old := &p.ring[next]; old.decision != nil && w.at-old.at < p.ttl {
+			p.evicted++
 		}
-		s.ring[next] = w
-		if next++; next == len(s.ring) {
+		p.ring[next] = w
+		if next++; next == len(p.ring) {
 			next = 0
 		}
 	}
-	s.put += s.waiting
+	p.put += s.waiting
 	s.waiting = 0
+}
+
+// settleAll moves all that is in stripes into the ring.
+func (p *pending) settleAll() {
+	for i := range p.stripes {
+		s := &p.stripes[i]
+		s.mu.Lock()
+		if s.waiting > 0 {
+			p.settle(s)
+		}
+		s.mu.Unlock()
+	}
 }
 
 // get returns what was decided and when, or nil.
 func (p *pending) get(h hash) (d *Decision, at int64) {
-	s := p.shard(h)
-	s.catchUp(p.ttl)
-	defer s.mu.Unlock()
-	if w := s.find(h); w != nil {
+	p.catchUp()
+	defer p.mu.Unlock()
+	if w := p.find(h); w != nil {
 		return w.decision, w.at
 	}
 	return nil, 0
 }
 
 func (p *pending) drop(h hash) {
-	s := p.shard(h)
-	s.catchUp(p.ttl)
-	defer s.mu.Unlock()
-	if w := s.find(h); w != nil {
+	p.catchUp()
+	defer p.mu.Unlock()
+	if w := p.find(h); w != nil {
 		*w = way{}
 	}
 }
@@ -118,62 +126,66 @@ func (p *pending) drop(h hash) {
 // stats returns how many decisions are not too old at a time, and how many were
 // evicted before they were. An id that came again may count again.
 func (p *pending) stats(now int64) (waiting int, evicted uint64) {
-	for i := range p.shards {
-		s := &p.shards[i]
-		s.mu.Lock()
-		s.settle(p.ttl)
-		s.mu.Unlock()
-		for from := 0; from < len(s.ring); from += statsStep {
-			s.mu.Lock()
-			for _, w := range s.ring[from:min(from+statsStep, len(s.ring))] {
-				if w.decision != nil && now-w.at < p.ttl {
-					waiting++
-				}
+	p.settleAll()
+	for from := 0; from < len(p.ring); from += statsStep {
+		p.mu.Lock()
+		for _, w := range p.ring[from:min(from+statsStep, len(p.ring))] {
+			if w.decision != nil && now-w.at < p.ttl {
+				waiting++
 			}
-			s.mu.Unlock()
 		}
-		s.mu.Lock()
-		evicted += s.evicted
-		s.mu.Unlock()
+		p.mu.Unlock()
 	}
-	return waiting, evicted
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return waiting, p.evicted
 }
 
 // statsStep is how many decisions are counted while requests may wait: 1 us.
 const statsStep = 512
 
 // catchUp indexes what has come since the last time, and returns with mu held.
-func (s *shard) catchUp(ttl int64) {
-	s.mu.Lock()
-	for ; ; s.mu.Lock() {
-		s.settle(ttl)
-		s.indexed = max(s.indexed, s.put-len(s.ring))
-		for range min(indexStep, s.put-s.indexed) {
-			h := s.ring[s.indexed%len(s.ring)].tag
-			if w := s.find(h); w != nil {
-				*w = way{} // a newer one has its id
-			}
-			if len(s.index) >= len(s.ring) || s.index == nil {
-				s.older, s.index = s.index, make(map[hash]int)
-			}
-			s.index[h] = s.indexed
-			s.indexed++
+func (p *pending) catchUp() {
+	p.settleAll()
+	p.mu.Lock()
+	for ; ; p.mu.Lock() {
+		p.indexed = max(p.indexed, p.put-len(p.ring))
+		for range min(indexStep, p.put-p.indexed) {
+			p.indexNext()
 		}
-		if s.indexed == s.put {
+		if p.indexed == p.put {
 			return
 		}
-		s.mu.Unlock()
+		p.mu.Unlock()
 	}
 }
 
-// find returns an id's newest decision among those that are indexed, or nil.
-func (s *shard) find(h hash) *way {
-	at, ok := s.index[h]
-	if !ok {
-		at, ok = s.older[h]
+// indexNext indexes the oldest decision that is not. Of two with one id the newer one stays:
+// they may have come by different stripes. Callers hold mu.
+func (p *pending) indexNext() {
+	defer func() { p.indexed++ }()
+	next := &p.ring[p.indexed%len(p.ring)]
+	if w := p.find(next.tag); w != nil {
+		if w.at > next.at {
+			*next = way{}
+			return
+		}
+		*w = way{}
 	}
-	w := &s.ring[at%len(s.ring)]
-	if !ok || at < s.put-len(s.ring) || w.tag != h || w.decision == nil {
+	if len(p.index) >= len(p.ring) || p.index == nil {
+		p.older, p.index = p.index, make(map[hash]int)
+	}
+	p.index[next.tag] = p.indexed
+}
+
+// find returns an id's newest decision among those that are indexed, or nil.
+func (p *pending) find(h hash) *way {
+	at, ok := p.index[h]
+	if !ok {
+		at, ok = p.older[h]
+	}
+	w := &p.ring[at%len(p.ring)]
+	if !ok || at < p.put-len(p.ring) || w.tag != h || w.decision == nil {
 		return nil
 	}
 	return w
