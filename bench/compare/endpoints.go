@@ -167,7 +167,7 @@ func (l *lab) rate(ctx context.Context, p *process, r []bench.Request,
 // rateSpan is for how long a rate is measured at a time. What differs by less than the machine does
 // from one moment to the next takes many short looks: from one briefSpan to the next it changes
 // little less than from one rateSpan to the next.
-const rateSpan, briefSpan = 400 * time.Millisecond, 50 * time.Millisecond
+const rateSpan, briefSpan = 400 * time.Millisecond, 25 * time.Millisecond
 
 // routed holds requests to an endpoint against those to the versions that answer them.
 func (l *lab) routed(ctx context.Context, p *process, trial []bench.Request) (Figure, error) {
@@ -178,7 +178,7 @@ func (l *lab) routed(ctx context.Context, p *process, trial []bench.Request) (Fi
 	if err != nil {
 		return f, err
 	}
-	return f.over(l.rounds(240), l.rate(ctx, p, trial, briefSpan),
+	return f.over(l.rounds(480), l.rate(ctx, p, trial, briefSpan),
 		l.rate(ctx, p, direct, briefSpan))
 }
 
@@ -212,7 +212,7 @@ func (l *lab) copied(ctx context.Context, p *process) (Figure, error) {
 		own = append(own, (after.seconds-before.seconds)/(after.rows-before.rows))
 		return r, err
 	}
-	rounds := l.rounds(100)
+	rounds := l.rounds(200)
 	v, err := alternate(rounds, shadowed,
 		l.rate(ctx, p, withUser(payloads(mlp, mlpInputs, asJSON)), 2*briefSpan))
 	if err != nil {
