@@ -46,7 +46,7 @@ type lane struct {
 	driving  atomic.Int32  // pollers that are in a run
 	laters   atomic.Int32  // the length of later
 	watched  atomic.Bool   // a poller waits for events
-	heavy    atomic.Bool   // runs are so long that every poller waits for events itself
+	heavy    atomic.Bool   // runs take longer than to wake a thread; see everyWaits
 	working  atomic.Int32  // pollers that are not parked
 	recruits chan struct{} // wakes a parked poller
 	// No poller is recruited before restUntil, as batch.Now; rest is how long that was.

@@ -44,6 +44,9 @@ const (
 	maxEvents = 64
 	// readBytes is the size of a poller's buffer; larger bodies are read in place.
 	readBytes = 64 << 10
+	// manyConnections is with more than how many open every poller waits for events itself. Their
+	// requests fill more than one core, and while one poller is in a run the next come.
+	manyConnections = 16
 	// busyFor is how long a poller works without a pause before it asks itself
 	// whether another one should help, or whether it is one too many.
 	busyFor = 300 * time.Microsecond
@@ -85,14 +88,14 @@ func (l *lane) recruit() {
 // waits for them already.
 func (p *poller) wait() int {
 	l := p.lane
-	heavy := l.heavy.Load()
-	if p.busy.over && !heavy && len(p.touched) == 0 && l.spare() {
+	every := l.everyWaits()
+	if p.busy.over && !every && len(p.touched) == 0 && l.spare() {
 		p.busy = spell{}
 		l.park()
 		return 0
 	}
 	if n := p.epollWait(false); n > 0 {
-		if !heavy {
+		if !every {
 			p.work()
 		}
 		return n
@@ -101,7 +104,7 @@ func (p *poller) wait() int {
 	switch {
 	case len(p.touched) > 0:
 		return 0
-	case heavy:
+	case every:
 		return p.epollWait(true)
 	}
 	if !l.watched.CompareAndSwap(false, true) {
@@ -117,6 +120,9 @@ func (p *poller) wait() int {
 	l.watched.Store(false)
 	return n
 }
+
+// everyWaits says that every poller waits for events itself.
+func (l *lane) everyWaits() bool { return l.heavy.Load() || l.open.Load() > manyConnections }
 
 // spare takes a poller out of those that work, unless it is the only one.
 func (l *lane) spare() bool {
@@ -307,7 +313,7 @@ func (p *poller) drive(n int) {
 	if l.heavy.Load() != heavy {
 		l.heavy.Store(heavy)
 	}
-	if heavy && int(l.working.Load()) < l.cfg.Pollers {
+	if l.everyWaits() && int(l.working.Load()) < l.cfg.Pollers {
 		l.recruit()
 	}
 	if ended-p.yielded+2*(ended-began) > int64(yieldWithin) {
