@@ -45,8 +45,8 @@ type lane struct {
 	pollers  sync.WaitGroup
 	driving  atomic.Int32  // pollers that are in a run
 	laters   atomic.Int32  // the length of later
-	watched  atomic.Bool   // a poller waits for events
-	heavy    atomic.Bool   // runs take longer than to wake a thread; see everyWaits
+	watchers atomic.Int32  // pollers that wait for events
+	heavy    atomic.Bool   // runs are so long that every poller waits for events itself
 	working  atomic.Int32  // pollers that are not parked
 	recruits chan struct{} // wakes a parked poller
 	// No poller is recruited before restUntil, as batch.Now; rest is how long that was.

@@ -44,8 +44,9 @@ const (
 	maxEvents = 64
 	// readBytes is the size of a poller's buffer; larger bodies are read in place.
 	readBytes = 64 << 10
-	// manyConnections is with more than how many open every poller waits for events itself. Their
-	// requests fill more than one core, and while one poller is in a run the next come.
+	// manyConnections is with more than how many open there are two pollers at least: while one is in
+	// a run the next requests come, and a client on the same machine is often woken on the core of
+	// the poller that answers it, where it waits for its turn while another core is idle.
 	manyConnections = 16
 	// busyFor is how long a poller works without a pause before it asks itself
 	// whether another one should help, or whether it is one too many.
@@ -88,14 +89,14 @@ func (l *lane) recruit() {
 // waits for them already.
 func (p *poller) wait() int {
 	l := p.lane
-	every := l.everyWaits()
-	if p.busy.over && !every && len(p.touched) == 0 && l.spare() {
+	heavy := l.heavy.Load()
+	if p.busy.over && !heavy && len(p.touched) == 0 && l.spare() {
 		p.busy = spell{}
 		l.park()
 		return 0
 	}
 	if n := p.epollWait(false); n > 0 {
-		if !every {
+		if !heavy {
 			p.work()
 		}
 		return n
@@ -104,10 +105,11 @@ func (p *poller) wait() int {
 	switch {
 	case len(p.touched) > 0:
 		return 0
-	case every:
+	case heavy:
 		return p.epollWait(true)
 	}
-	if !l.watched.CompareAndSwap(false, true) {
+	if l.watchers.Add(1) > l.atLeast() {
+		l.watchers.Add(-1)
 		if l.spare() {
 			l.park()
 		}
@@ -117,18 +119,23 @@ func (p *poller) wait() int {
 	if n == 0 {
 		n = p.epollWait(true)
 	}
-	l.watched.Store(false)
+	l.watchers.Add(-1)
 	return n
 }
 
-// everyWaits says that every poller waits for events itself.
-func (l *lane) everyWaits() bool { return l.heavy.Load() || l.open.Load() > manyConnections }
+// atLeast is how many pollers work and wait for events, however little there is to do.
+func (l *lane) atLeast() int32 {
+	if l.open.Load() > manyConnections && l.cfg.Pollers > 1 {
+		return 2
+	}
+	return 1
+}
 
-// spare takes a poller out of those that work, unless it is the only one.
+// spare takes a poller out of those that work, unless there are no more than there are to be.
 func (l *lane) spare() bool {
 	for {
 		n := l.working.Load()
-		if n <= 1 {
+		if n <= l.atLeast() {
 			return false
 		}
 		if l.working.CompareAndSwap(n, n-1) {
@@ -163,10 +170,10 @@ func (p *poller) work() {
 	switch {
 	case before < 0:
 	case before == p.busy.switches:
-		if now > l.restUntil.Load() && !l.watched.Load() {
+		if now > l.restUntil.Load() && l.watchers.Load() == 0 {
 			l.recruit()
 		}
-	case l.working.Load() > 1:
+	case l.working.Load() > l.atLeast():
 		p.busy.over = true
 		rest := min(max(2*l.rest.Load(), int64(firstRest)), int64(lastRest))
 		if now-l.restUntil.Load() > int64(10*lastRest) {
@@ -313,7 +320,7 @@ func (p *poller) drive(n int) {
 	if l.heavy.Load() != heavy {
 		l.heavy.Store(heavy)
 	}
-	if l.everyWaits() && int(l.working.Load()) < l.cfg.Pollers {
+	if has := l.working.Load(); has < l.atLeast() || heavy && int(has) < l.cfg.Pollers {
 		l.recruit()
 	}
 	if ended-p.yielded+2*(ended-began) > int64(yieldWithin) {
