@@ -106,7 +106,7 @@ type Exchange struct {
 	id         []byte // that was made up, or came in a header; see ID
 	serial     uint64 // counts the ids that were made up, from anywhere on
 	lot        uint64 // drawn for each request to an endpoint
-	home       int    // number of the poller that has taken it in
+	home       int    // number of the poller that last took one in by it, 0 for none
 	cookie     []byte // to be set, empty for none
 	score      []byte // the answer's, as headers have it
 	dialect    dialect

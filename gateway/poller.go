@@ -85,8 +85,8 @@ func (l *lane) recruit() {
 	}
 }
 
-// wait returns the number of events that have come; none when another poller
-// waits for them already.
+// wait returns the number of events that have come; none when as many pollers as are needed
+// wait for them already.
 func (p *poller) wait() int {
 	l := p.lane
 	heavy := l.heavy.Load()
