@@ -152,6 +152,7 @@ func (p *pending) catchUp() {
 		p.indexed = max(p.indexed, p.put-len(p.ring))
 		for range min(indexStep, p.put-p.indexed) {
 			p.indexNext()
+			p.indexed++
 		}
 		if p.indexed == p.put {
 			return
@@ -160,10 +161,9 @@ func (p *pending) catchUp() {
 	}
 }
 
-// indexNext indexes the oldest decision that is not. Of two with one id the newer one stays:
-// they may have come by different stripes. Callers hold mu.
+// indexNext indexes the oldest decision that is not in the indexes. Of two with one id the newer
+// one stays: they may have come by different stripes. Callers hold mu.
 func (p *pending) indexNext() {
-	defer func() { p.indexed++ }()
 	next := &p.ring[p.indexed%len(p.ring)]
 	if w := p.find(next.tag); w != nil {
 		if w.at > next.at {
