@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -179,6 +180,34 @@ func TestUnixSockets(t *testing.T) {
 	run(t, c, 200, 0)
 	c.Protocol, c.Address, c.Requests[0].Path = GRPC, "unix:"+g, echo.Method
 	run(t, c, 200, 0)
+}
+
+// TestSteady: the rate of a closed loop is the server's, though as many requests are under way
+// when the time begins and when it ends as are answered in it.
+func TestSteady(t *testing.T) {
+	var mu sync.Mutex
+	var first time.Time
+	served := 0
+	address := serve(t, func(http.ResponseWriter, *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if served++; served == 1 {
+			first = time.Now()
+		}
+		time.Sleep(4 * time.Millisecond)
+	})
+	c := config(address, "x")
+	c.Count, c.Concurrency, c.Warmup, c.Duration = 0, 50, 300*time.Millisecond, 400*time.Millisecond
+	r, err := Run(t.Context(), c)
+	if err != nil || r.Failed > 0 {
+		t.Fatal(err, r.Errors)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	want := float64(served) / time.Since(first).Seconds()
+	if r.Rate < 0.9*want || r.Rate > 1.1*want {
+		t.Errorf("%.0f/s, the server answered %.0f/s", r.Rate, want)
+	}
 }
 
 // TestSchedules: on schedule all requests of the time are sent, no more, no less.

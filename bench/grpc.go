@@ -57,6 +57,8 @@ type grpcRun struct {
 	plan plan      // guarded by mu in a closed loop, else the scheduler's
 	rec  *recorder // guarded by mu
 	good int       // guarded by mu
+
+	served atomic.Int64 // as in the recorder
 }
 
 // call is one request that is due.
@@ -106,6 +108,7 @@ func runGRPC(ctx context.Context, c *Config) ([]share, time.Time, error) {
 		r.schedule(ctx, t)
 	}
 	clients.Wait()
+	r.rec.served = r.served.Load()
 	s := share{rec: r.rec}
 	if warm.Stop(); before.Load() > 0 {
 		used := cpuTime(unix.RUSAGE_SELF) - time.Duration(before.Load())
@@ -216,6 +219,9 @@ func (r *grpcRun) client(ctx context.Context, cc *grpc.ClientConn) {
 		freeSince = r.plan.now()
 		if r.plan.measured(c.due) {
 			r.record(&a, freeSince, c.due)
+		}
+		if a.err == nil && r.plan.within(freeSince) {
+			r.served.Add(1)
 		}
 	}
 }

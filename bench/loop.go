@@ -241,8 +241,12 @@ func (w *worker) ended(i int32) {
 func (w *worker) finish(i int32, hungUp bool) {
 	c := &w.conns[i]
 	now := w.plan.now()
+	good := c.answer.good()
 	if c.measured {
-		w.record(c, now)
+		good = w.record(c, now)
+	}
+	if good && w.plan.within(now) {
+		w.rec.served++
 	}
 	w.underWay--
 	if hungUp || c.answer.close || len(c.unsent) > 0 {
@@ -259,24 +263,26 @@ func (w *worker) finish(i int32, hungUp bool) {
 // maxExcerpt is how much of an error answer goes into the error's text.
 const maxExcerpt = 160
 
-func (w *worker) record(c *conn, now int64) {
+// record takes down the answer of client c and says whether it is a good one.
+func (w *worker) record(c *conn, now int64) bool {
 	a := &c.answer
 	w.rec.codes[a.status]++
 	w.rec.bytesIn += int64(len(c.got))
 	body := c.got[a.head : a.head+a.body]
-	if a.status/100 != 2 {
+	if !a.good() {
 		text := bytes.ToValidUTF8(body[:min(len(body), maxExcerpt)], nil)
 		w.rec.fail(now, fmt.Sprintf("status %d: %s", a.status, text))
-		return
+		return false
 	}
 	w.good++
 	if w.cfg.Check != nil && w.good%w.cfg.CheckEvery == 0 {
 		if err := w.cfg.Check(c.request, body); err != nil {
 			w.rec.fail(now, "wrong answer: "+err.Error())
-			return
+			return false
 		}
 	}
 	w.rec.good(now, now-c.due)
+	return true
 }
 
 // fail ends the connection of client i and with it the request under way, if

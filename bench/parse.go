@@ -43,6 +43,8 @@ type answer struct {
 	trailers bool // chunked: the last chunk was seen
 }
 
+func (a *answer) good() bool { return a.status/100 == 2 }
+
 // feed looks at what has arrived; buf holds everything since the answer's
 // start. When done, the answer took the first size bytes of buf. noBody is set
 // for the answer to HEAD. Chunks are joined in place, so the next call needs

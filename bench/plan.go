@@ -54,5 +54,8 @@ func (p *plan) take(at int64) (number int64) {
 	return p.next - 1
 }
 
+// within says whether that instant lies in the measured time.
+func (p *plan) within(now int64) bool { return p.from <= now && now < p.end }
+
 // measured says whether a request that was due at that instant counts.
 func (p *plan) measured(at int64) bool { return at >= p.from }

@@ -12,6 +12,7 @@ type recorder struct {
 	codes    map[int]int64 // HTTP status or gRPC code: answers
 	errors   map[string]int64
 	ok       int64
+	served   int64 // good answers that came within the measured time
 	failed   int64
 	bytesOut int64
 	bytesIn  int64
@@ -49,6 +50,7 @@ func (r *recorder) merge(o *recorder) {
 		r.errors[k] += n
 	}
 	r.ok += o.ok
+	r.served += o.served
 	r.failed += o.failed
 	r.bytesOut += o.bytesOut
 	r.bytesIn += o.bytesIn

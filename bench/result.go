@@ -26,10 +26,13 @@ type Result struct {
 	TargetRate  float64  `json:"target_rate"` // 0 in a closed loop
 	Concurrency int      `json:"concurrency"`
 
-	Elapsed  time.Duration    `json:"elapsed_ns"`
-	OK       int64            `json:"ok"`     // answered well: HTTP 2xx, gRPC OK, check passed
-	Failed   int64            `json:"failed"` // everything else
-	Rate     float64          `json:"rate"`   // OK per second
+	Elapsed time.Duration `json:"elapsed_ns"`
+	OK      int64         `json:"ok"`     // answered well: HTTP 2xx, gRPC OK, check passed
+	Failed  int64         `json:"failed"` // everything else
+	// Rate is OK per second. In a closed loop that a time bounds it is the good answers
+	// that came within that time, per second: what was under way at its beginning
+	// counts, what was at its end does not.
+	Rate     float64          `json:"rate"`
 	Statuses map[string]int64 `json:"statuses"`
 	Errors   []ErrorCount     `json:"errors,omitempty"` // most frequent first
 	BytesOut int64            `json:"bytes_out"`
@@ -74,6 +77,9 @@ func newResult(c *Config, shares []share, window int64) Result {
 	}
 	if elapsed > 0 {
 		r.Rate = float64(all.ok) / elapsed.Seconds()
+		if offered := time.Duration(window) - c.Warmup; c.Rate == 0 && offered > 0 {
+			r.Rate = float64(all.served) / offered.Seconds()
+		}
 		r.Busy = busy.Seconds() / elapsed.Seconds() / float64(len(shares))
 	}
 	for code, n := range all.codes {
