@@ -33,6 +33,7 @@ type lane struct {
 	cfg     HTTPConfig
 	epoll   int // file descriptor
 	event   int // file descriptor of an eventfd: something is in ready
+	doze    *doze
 	slots   []atomic.Pointer[conn]
 	open    atomic.Int64  // connections, those with fasthttp included
 	clock   atomic.Int64  // as batch.Now, renewed at every sweep
@@ -88,6 +89,9 @@ func newLane(core *Core, cfg HTTPConfig, log *slog.Logger) (*lane, error) {
 		ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: wakeSlot}
 		err = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, l.event, &ev)
 	}
+	if err == nil {
+		l.doze, err = newDoze(l.epoll)
+	}
 	if err != nil {
 		l.closeFiles()
 		return nil, fmt.Errorf("cannot start the event loop: %w", err)
@@ -105,6 +109,9 @@ func (l *lane) closeFiles() {
 		if fd >= 0 {
 			_ = unix.Close(fd)
 		}
+	}
+	if l.doze != nil {
+		l.doze.close()
 	}
 }
 

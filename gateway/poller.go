@@ -106,7 +106,7 @@ func (p *poller) wait() int {
 	case len(p.touched) > 0:
 		return 0
 	case heavy:
-		return p.epollWait(true)
+		return p.sleep()
 	}
 	if l.watchers.Add(1) > l.atLeast() {
 		l.watchers.Add(-1)
@@ -117,7 +117,7 @@ func (p *poller) wait() int {
 	}
 	n := p.look()
 	if n == 0 {
-		n = p.epollWait(true)
+		n = p.sleep()
 	}
 	l.watchers.Add(-1)
 	return n
@@ -218,6 +218,23 @@ func (p *poller) look() int {
 		}
 	}
 	return 0
+}
+
+// sleep returns the number of events when some have come; none when it was interrupted.
+func (p *poller) sleep() int {
+	if batch.Aside() {
+		return p.doze()
+	}
+	return p.epollWait(true)
+}
+
+// doze is a sleep while long runs are under way; it takes some memory.
+func (p *poller) doze() (n int) {
+	p.lane.doze.wait(func() bool {
+		n = p.epollWait(false)
+		return n > 0
+	})
+	return n
 }
 
 func (p *poller) epollWait(block bool) int {

@@ -26,6 +26,7 @@ import (
 	"math"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace-ml/millrace/runtime/tensor"
@@ -374,12 +375,21 @@ func (b *Batcher) promote() {
 			continue
 		}
 		go func() {
+			aside.Add(1)
+			defer aside.Add(-1)
 			b.lead(t)
 			b.mu.Lock()
 			b.drive(forever)
 		}()
 	}
 }
+
+// aside counts goroutines that do nothing but drive.
+var aside atomic.Int32
+
+// Aside says whether runs of submitted tickets are under way, of any model, that take so long that
+// they are on goroutines of their own.
+func Aside() bool { return aside.Load() > 0 }
 
 // Close refuses new requests and closes the workspaces that are not in use.
 // Callers see to it that no Do is under way and that all tickets are released.
