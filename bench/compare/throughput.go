@@ -67,11 +67,11 @@ func (l *lab) oneModel(ctx context.Context, server *process, m models.Model) ([]
 		return nil, err
 	}
 	expensive := bare.P50Micros > expensiveRow
-	span, every := l.span(1200*time.Millisecond), checkEvery
+	span, every := l.span(800*time.Millisecond), checkEvery
 	if expensive { // few rows a second
-		span, every = l.span(3*time.Second), checkEvery/20
+		span, every = l.span(2*time.Second), checkEvery/6
 	}
-	batch, err := l.bestBatch(m.Name, span/3)
+	batch, err := l.bestBatch(m.Name, span/2)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ func (l *lab) oneModel(ctx context.Context, server *process, m models.Model) ([]
 			return result.Rate, err
 		}
 	}
-	rounds := l.rounds(3)
+	rounds := l.rounds(5)
 	v, err := alternate(rounds,
 		func() (float64, error) {
 			s, err := l.limit.Run(m.Name, batch, runtime.NumCPU(), span)
