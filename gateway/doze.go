@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// doze is where a poller waits for events while long runs are under way: in Go's own poller, as a
+// doze is where a poller waits for events while long runs have all cores: in Go's own poller, as a
 // goroutine that is parked. Of a goroutine that waits in a system call Go's monitor takes the
 // processor after a while, and then wakes up every 20 us to look for more to take, with an object
 // detector 2,400 times a second, each time in place of a run. To be woken out of a doze takes some

@@ -222,13 +222,13 @@ func (p *poller) look() int {
 
 // sleep returns the number of events when some have come; none when it was interrupted.
 func (p *poller) sleep() int {
-	if batch.Aside() {
+	if batch.Aside() >= p.lane.cores {
 		return p.doze()
 	}
 	return p.epollWait(true)
 }
 
-// doze is a sleep while long runs are under way; it takes some memory.
+// doze is a sleep while long runs have all cores; it takes some memory.
 func (p *poller) doze() (n int) {
 	p.lane.doze.wait(func() bool {
 		n = p.epollWait(false)

@@ -67,11 +67,11 @@ func (l *lab) oneModel(ctx context.Context, server *process, m models.Model) ([]
 		return nil, err
 	}
 	expensive := bare.P50Micros > expensiveRow
-	span, every := l.span(800*time.Millisecond), checkEvery
+	span, every := l.span(400*time.Millisecond), checkEvery
 	if expensive { // few rows a second
-		span, every = l.span(2*time.Second), checkEvery/6
+		span, every = l.span(time.Second), checkEvery/6
 	}
-	batch, err := l.bestBatch(m.Name, span/2)
+	batch, err := l.bestBatch(m.Name, span)
 	if err != nil {
 		return nil, err
 	}
@@ -90,19 +90,19 @@ func (l *lab) oneModel(ctx context.Context, server *process, m models.Model) ([]
 			return result.Rate, err
 		}
 	}
-	rounds := l.rounds(5)
-	v, err := alternate(rounds,
+	rounds := l.rounds(8)
+	v, err := alternate(rounds, // those that are compared stand beside each other
 		func() (float64, error) {
 			s, err := l.limit.Run(m.Name, batch, runtime.NumCPU(), span)
 			return s.RowsPerSecond, err
 		},
-		served(l.echo, toEcho(requests, asBinary), nil),
 		served(server, requests, check),
-		served(server, one, check))
+		served(server, one, check),
+		served(l.echo, toEcho(requests, asBinary), nil))
 	if err != nil {
 		return nil, err
 	}
-	limit, echo, allowed, alone := v[0], v[1], v[2], v[3]
+	limit, allowed, alone, echo := v[0], v[1], v[2], v[3]
 	over := Figure{Name: m.Name + ", 16 clients, binary REST: over the combined limit",
 		Bar: barCombined, AtLeast: true,
 		Value: median(rounds, func(i int) float64 { return allowed[i] * (1/limit[i] + 1/echo[i]) })}

@@ -387,9 +387,9 @@ func (b *Batcher) promote() {
 // aside counts goroutines that do nothing but drive.
 var aside atomic.Int32
 
-// Aside says whether runs of submitted tickets are under way, of any model, that take so long that
-// they are on goroutines of their own.
-func Aside() bool { return aside.Load() > 0 }
+// Aside returns how many runs of submitted tickets are under way, of all models, that take so long
+// that they are on goroutines of their own.
+func Aside() int { return int(aside.Load()) }
 
 // Close refuses new requests and closes the workspaces that are not in use.
 // Callers see to it that no Do is under way and that all tickets are released.
