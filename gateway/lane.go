@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -35,7 +34,6 @@ type lane struct {
 	epoll   int // file descriptor
 	event   int // file descriptor of an eventfd: something is in ready
 	doze    *doze
-	cores   int
 	slots   []atomic.Pointer[conn]
 	open    atomic.Int64  // connections, those with fasthttp included
 	clock   atomic.Int64  // as batch.Now, renewed at every sweep
@@ -75,8 +73,8 @@ const wakeSlot = -1
 func newLane(core *Core, cfg HTTPConfig, log *slog.Logger) (*lane, error) {
 	l := &lane{
 		core: core, cfg: cfg, log: log, epoll: -1, event: -1,
-		slots: make([]atomic.Pointer[conn], cfg.Connections), cores: runtime.NumCPU(),
-		done: make(chan struct{}), recruits: make(chan struct{}),
+		slots: make([]atomic.Pointer[conn], cfg.Connections),
+		done:  make(chan struct{}), recruits: make(chan struct{}),
 		other: handovers{conns: make(chan net.Conn), done: make(chan struct{})},
 		away:  make(map[*handed]struct{}),
 	}

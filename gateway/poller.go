@@ -222,7 +222,7 @@ func (p *poller) look() int {
 
 // sleep returns the number of events when some have come; none when it was interrupted.
 func (p *poller) sleep() int {
-	if batch.Aside() >= p.lane.cores {
+	if batch.Aside() >= runtime.NumCPU() {
 		return p.doze()
 	}
 	return p.epollWait(true)

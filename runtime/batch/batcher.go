@@ -387,8 +387,8 @@ func (b *Batcher) promote() {
 // aside counts goroutines that do nothing but drive.
 var aside atomic.Int32
 
-// Aside returns how many runs of submitted tickets are under way, of all models, that take so long
-// that they are on goroutines of their own.
+// Aside returns how many runs of submitted tickets, of all models, are with goroutines of their
+// own: those that take long, and those that wait for company.
 func Aside() int { return int(aside.Load()) }
 
 // Close refuses new requests and closes the workspaces that are not in use.
