@@ -187,11 +187,20 @@ func TestSlowMessage(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.infer(t, 3, message)
+	got := c.statuses(t, 2)
+	if got[1] != "4" || got[3] != "0" {
+		t.Errorf("statuses %v", got)
+	}
+}
+
+// statuses reads until so many streams have ended, and returns their grpc-status.
+func (c *rawClient) statuses(t *testing.T, streams int) map[uint32]string {
+	t.Helper()
 	got := make(map[uint32]string)
-	for len(got) < 2 {
+	for len(got) < streams {
 		f, err := c.ReadFrame()
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("%v after %v", err, got)
 		}
 		if f, ok := f.(*http2.MetaHeadersFrame); ok && f.StreamEnded() {
 			for _, field := range f.Fields {
@@ -201,7 +210,74 @@ func TestSlowMessage(t *testing.T) {
 			}
 		}
 	}
-	if got[1] != "4" || got[3] != "0" {
+	return got
+}
+
+// TestLeftAnswer leaves a call whose answer waits for a window while another is sent: the memory
+// of the first may serve the second.
+func TestLeftAnswer(t *testing.T) {
+	s := serve(t, nil)
+	c := dialRaw(t, s, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	message, err := proto.Marshal(sum("", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.infer(t, 1, message)
+	for {
+		f, err := c.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := f.(*http2.MetaHeadersFrame); ok {
+			break
+		}
+	}
+	c.open(t, 3)
+	whole := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
+	if err := errors.Join(c.WriteData(3, false, whole[:9]),
+		c.WriteRSTStream(1, http2.ErrCodeCancel), c.WriteData(3, true, whole[9:]),
+		c.WriteWindowUpdate(3, 1<<16)); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.statuses(t, 1); got[3] != "0" {
 		t.Errorf("statuses %v", got)
+	}
+}
+
+// TestEarlyAnswer sends on after its call has failed: a little is dropped, as some clients take a
+// reset for a failure, and more than that is told to end.
+func TestEarlyAnswer(t *testing.T) {
+	const window = 1 << 20 // of a stream
+	s := serve(t, nil)
+	c := dialRaw(t, s)
+	bad := []byte{1, 0, 0, 0, 1} // compressed, and no encoding named
+	c.open(t, 1)
+	if err := c.WriteData(1, false, bad); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.statuses(t, 1); got[1] != "3" {
+		t.Fatalf("statuses %v", got)
+	}
+	if err := errors.Join(c.WriteData(1, false, make([]byte, 1000)),
+		c.WritePing(false, [8]byte{1})); err != nil {
+		t.Fatal(err)
+	}
+	for reset := false; !reset; {
+		f, err := c.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch f := f.(type) {
+		case *http2.PingFrame: // the little was taken
+			for range window/2/16000 + 1 {
+				if err := c.WriteData(1, false, make([]byte, 16000)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		case *http2.RSTStreamFrame:
+			if reset = true; f.ErrCode != http2.ErrCodeNo || f.StreamID != 1 {
+				t.Error(f)
+			}
+		}
 	}
 }

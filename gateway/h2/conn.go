@@ -77,6 +77,7 @@ type Conn struct {
 	spare    []byte       // memory for out
 	flushing bool         // somebody writes
 	full     bool         // the socket takes no more
+	reset    bool         // a stream was reset, about which the client may not know yet
 	dead     bool         // nothing can be sent
 	refuse   uint32       // streams above this number are refused
 	free     []*Stream    // memory for streams

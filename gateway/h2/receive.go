@@ -92,11 +92,15 @@ func (c *Conn) takeRest(data []byte) (rest []byte, err error) {
 	return data, c.handle(f, payload)
 }
 
-// check refuses frames that must not come now.
+// check refuses frames that are too long, or must not come now.
 func (c *Conn) check(f *frame) error {
+	most := c.cfg.FrameBytes
+	if f.kind == frameHeaders || f.kind == frameContinuation { // no header needs longer ones
+		most = min(most, max(leastFrameBytes, c.cfg.HeaderBytes))
+	}
 	switch {
-	case f.length > c.cfg.FrameBytes:
-		return broken(FrameSizeError, "a frame of %d bytes, %d at most", f.length, c.cfg.FrameBytes)
+	case f.length > most:
+		return broken(FrameSizeError, "a frame of %d bytes, %d at most", f.length, most)
 	case c.stage == firstSettings && (f.kind != frameSettings || f.has(flagAck)):
 		return broken(ProtocolError, "the first frame is not SETTINGS")
 	case c.stage == continuation && (f.kind != frameContinuation || f.stream != c.opening.stream):
@@ -254,8 +258,13 @@ func (c *Conn) trailer(id uint32, end bool) error {
 	c.mu.Lock()
 	s := c.streams[id]
 	received := s != nil && s.received
+	reset := c.reset
 	c.mu.Unlock()
 	switch {
+	case s == nil && !reset && id < c.last:
+		return broken(ProtocolError, "stream %d after stream %d", id, c.last)
+	case s == nil && !reset:
+		return broken(StreamClosed, "a header on stream %d, which has ended", id)
 	case s == nil || received: // it has ended; the client may not know yet
 		c.fail(id, StreamClosed)
 	case !end || c.fields.pseudo:
@@ -338,13 +347,16 @@ func (c *Conn) take(s *Stream, data []byte, end bool) {
 			return
 		}
 	}
+	c.mu.Lock()
+	dropped := s.answered || s.released
 	if end {
-		c.mu.Lock()
 		s.received = true
 		s.leave()
-		c.mu.Unlock()
 	}
-	c.handler.Data(s, data, end)
+	c.mu.Unlock()
+	if !dropped {
+		c.handler.Data(s, data, end)
+	}
 }
 
 // stream returns an open stream, nil for none.
@@ -375,11 +387,9 @@ func (c *Conn) resetBy(f frame, payload []byte) error {
 	}
 	c.mu.Lock()
 	s := c.streams[f.stream]
-	if s != nil {
-		s.kill()
-	}
+	tell := s != nil && s.kill()
 	c.mu.Unlock()
-	if s != nil {
+	if tell {
 		c.handler.Reset(s)
 	}
 	return nil
@@ -404,6 +414,7 @@ func (c *Conn) settings(f frame, payload []byte) error {
 		}
 	}
 	c.out = frame{kind: frameSettings, flags: flagAck}.append(c.out)
+	c.pump() // behind it: the windows may have grown
 	return nil
 }
 
@@ -428,7 +439,6 @@ func (c *Conn) set(id uint16, value uint32) error {
 				return broken(FlowControlError, "a window of %d bytes", s.window)
 			}
 		}
-		c.pump()
 	case settingFrameBytes:
 		if value < leastFrameBytes || value > mostFrameBytes {
 			return broken(ProtocolError, "SETTINGS_MAX_FRAME_SIZE is %d", value)
@@ -499,11 +509,9 @@ func (c *Conn) fail(id uint32, code Code) {
 	c.mu.Lock()
 	c.appendReset(id, code)
 	s := c.streams[id]
-	if s != nil {
-		s.kill()
-	}
+	tell := s != nil && s.kill()
 	c.mu.Unlock()
-	if s != nil && s.opened {
+	if tell && s.opened {
 		c.handler.Reset(s)
 	}
 }

@@ -66,6 +66,7 @@ func (c *Conn) appendTrailer(s *Stream) {
 
 // appendReset appends an RST_STREAM. Callers hold mu.
 func (c *Conn) appendReset(id uint32, code Code) {
+	c.reset = true
 	c.out = frame{length: 4, kind: frameReset, stream: id}.append(c.out)
 	c.out = binary.BigEndian.AppendUint32(c.out, uint32(code))
 }
@@ -166,30 +167,32 @@ func (c *Conn) Leave(final bool) {
 	c.appendGoAway(last, NoError, "the server ends")
 }
 
-// Idle says that no stream is open, none is in use, and all has been written.
+// Idle says that all streams are answered, none is in use, and all has been written.
 func (c *Conn) Idle() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.streams) == 0 && c.busy == 0 && len(c.out) == 0 && !c.flushing
+	for _, s := range c.streams {
+		if !s.answered {
+			return false
+		}
+	}
+	return c.busy == 0 && len(c.out) == 0 && !c.flushing
 }
 
 // End resets all streams: the connection is gone. Of Receive's goroutine.
 func (c *Conn) End() {
 	c.mu.Lock()
 	c.dead = true
-	var open []*Stream
+	var tell []*Stream
 	for _, s := range c.streams {
-		open = append(open, s)
-	}
-	for _, s := range open {
-		s.kill()
+		if s.kill() && s.opened {
+			tell = append(tell, s)
+		}
 	}
 	c.out, c.blocked = nil, nil
 	c.mu.Unlock()
-	for _, s := range open {
-		if s.opened {
-			c.handler.Reset(s)
-		}
+	for _, s := range tell {
+		c.handler.Reset(s)
 	}
 }
 

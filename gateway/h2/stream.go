@@ -91,7 +91,7 @@ func (s *Stream) Took(n int) {
 	c := s.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s.took += n; s.took < c.cfg.Window/2 || s.received || s.gone || c.dead {
+	if s.took += n; s.took < c.cfg.Window/2 || s.received || s.answered || c.dead {
 		return
 	}
 	c.out = appendUpdate(c.out, s.id, s.took)
@@ -132,17 +132,26 @@ func (s *Stream) reserve(n int) bool {
 		return false
 	}
 	s.recv -= n
+	s.refuse()
+	s.leave()
 	return true
 }
 
 // finish notes that the last frame is on its way. Callers hold conn.mu.
 func (s *Stream) finish() {
 	s.answered = true
-	if !s.received { // whatever else comes is of no interest
-		s.conn.appendReset(s.id, NoError)
+	s.refuse()
+	s.leave()
+}
+
+// refuse tells the client of a stream that is answered to send no more, unless the rest of what it
+// sends may be short: it is dropped then, as some clients take a reset for a failure. Callers hold
+// conn.mu.
+func (s *Stream) refuse() {
+	if c := s.conn; s.answered && !s.received && s.recv < c.cfg.Window/2 {
+		c.appendReset(s.id, NoError)
 		s.received = true
 	}
-	s.leave()
 }
 
 // leave takes the stream out of the open ones when both sides have ended.
@@ -155,12 +164,14 @@ func (s *Stream) leave() {
 	}
 }
 
-// kill ends the stream at once. Callers hold conn.mu.
-func (s *Stream) kill() {
+// kill ends the stream at once, and says whether the handler has to be told: not if it has nothing
+// more to do with the stream. Callers hold conn.mu.
+func (s *Stream) kill() (tell bool) {
 	if s.gone {
-		return
+		return false
 	}
 	c := s.conn
+	tell = !s.answered && !s.released
 	s.received, s.answered = true, true
 	if i := slices.Index(c.blocked, s); i >= 0 {
 		c.blocked = slices.Delete(c.blocked, i, i+1)
@@ -169,6 +180,7 @@ func (s *Stream) kill() {
 	s.pending, s.sent = s.pending[:0], 0
 	s.tell()
 	s.leave()
+	return tell
 }
 
 // tell wakes who waits for room. Callers hold conn.mu.
