@@ -20,9 +20,7 @@ import (
 // control answers everything but infer.
 func (h *HTTP) control(ctx *fasthttp.RequestCtx, p *target) error {
 	if p.action == actionUnsupported {
-		return fmt.Errorf("%w: explain, shared memory, trace settings, generate and named "+
-			"repositories",
-			ErrUnsupported)
+		return fmt.Errorf("%w: %s", ErrUnsupported, p.lacking)
 	}
 	switch p.action {
 	case actionServerMetadata:

@@ -161,7 +161,7 @@ func (p *target) parseOther(path []byte) error {
 		}
 		p.action = actionV1Model
 		if rest, ok = bytes.CutSuffix(rest, []byte(":explain")); ok {
-			p.action = actionUnsupported
+			p.unsupported("explanations; ask an explainer in front of this server")
 		}
 		if name, version, ok = versioned(rest); !ok {
 			return ErrNotFound

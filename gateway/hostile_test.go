@@ -185,6 +185,9 @@ func TestMalformedHTTP(t *testing.T) {
 		f(line+"Content-Length: 2\r\n\r\n{}", 400, "malformed")
 		f(line+"Host: a\r\nHost: b\r\nContent-Length: 2\r\n\r\n{}", 400, "malformed")
 		f(line+"Host: a\r\nX: a\r\n b\r\nContent-Length: 2\r\n\r\n{}", 400, "folded")
+		f(line+"Host: a\r\nX y: a\r\nContent-Length: 2\r\n\r\n{}", 400, "no name of a header")
+		f(strings.Replace(line, "/1.1", "/9.9", 1)+"Host: a\r\nContent-Length: 2\r\n\r\n{}", 400,
+			"HTTP/9.9")
 		f(line+"Host: a\r\nX: a\x00b\r\nContent-Length: 2\r\n\r\n{}", 400, "malformed")
 		f(line+"Host: a\r\nContent-Length : 2\r\n\r\n{}", 400, "malformed")
 		f(line+"Host: a\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}x", 400, "malformed")

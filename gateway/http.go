@@ -217,8 +217,13 @@ const (
 type target struct {
 	action         action
 	dialect        dialect // of an inference
+	lacking        string  // what actionUnsupported is about
 	model, version []byte
 }
+
+func (p *target) unsupported(what string) { p.action, p.lacking = actionUnsupported, what }
+
+const traceSettings = "trace settings; there are metrics and statistics of all requests"
 
 // parse reads a request's target: a path, or a whole URL as proxies send it. A
 // name is what stands between two slashes, percent-decoded once; the
@@ -272,8 +277,10 @@ func (p *target) parseRest(rest []byte) error {
 		p.action = actionModelConfig
 	case "stats":
 		p.action = actionModelStats
-	case "trace/setting", "generate", "generate_stream":
-		p.action = actionUnsupported
+	case "trace/setting":
+		p.unsupported(traceSettings)
+	case "generate", "generate_stream":
+		p.unsupported("text generation; send the request to infer")
 	default:
 		return ErrNotFound
 	}
@@ -293,7 +300,7 @@ func (p *target) parseServer(rest []byte) error {
 	case "/feedback":
 		p.action = actionFeedback
 	case "/trace/setting":
-		p.action = actionUnsupported
+		p.unsupported(traceSettings)
 	default:
 		return p.parseRepository(rest)
 	}
@@ -303,7 +310,7 @@ func (p *target) parseServer(rest []byte) error {
 func (p *target) parseRepository(rest []byte) error {
 	if bytes.HasPrefix(rest, []byte("/systemsharedmemory/")) ||
 		bytes.HasPrefix(rest, []byte("/cudasharedmemory/")) {
-		p.action = actionUnsupported
+		p.unsupported("shared memory; send the tensors in the request")
 		return nil
 	}
 	rest, ok := bytes.CutPrefix(rest, []byte("/repository/"))
@@ -316,7 +323,7 @@ func (p *target) parseRepository(rest []byte) error {
 	}
 	models, ok := bytes.CutPrefix(rest, []byte("models/"))
 	if !ok {
-		p.action = actionUnsupported // one of several repositories by name
+		p.unsupported("a repository by its name; leave the name out")
 		return nil
 	}
 	name, verb, _ := bytes.Cut(models, []byte("/"))

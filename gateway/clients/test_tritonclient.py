@@ -133,7 +133,8 @@ def grpc():
         answers = queue.Queue()
         c.start_stream(lambda result, error: answers.put((result, error)))
         for n in range(200):
-            c.async_stream_infer("simple", inputs(tg, A + n, B), request_id=str(n))
+            c.async_stream_infer("simple", inputs(tg, A + n, B), request_id=str(n),
+                                 enable_empty_final_response=n % 2 == 0)
         c.async_stream_infer("nope", inputs(tg), request_id="bad")
         got, errors = set(), 0
         for _ in range(201):
@@ -144,6 +145,7 @@ def grpc():
                 continue
             n = int(result.get_response().id)
             check(result, A + n, B)
+            assert result.get_response().parameters["triton_final_response"].bool_param
             got.add(n)
         c.stop_stream()
         assert got == set(range(200)) and errors == 1

@@ -148,6 +148,7 @@ func (s *Server) answer(stream grpc.ServerStream, f *frame, sending *sync.Mutex)
 			f.out = protowire.AppendBytes(f.out, id)
 		}
 	}
+	f.out = wire.AppendFinal(f.out)
 	out.out = protowire.AppendTag(out.out, streamResponse, protowire.BytesType)
 	out.out = protowire.AppendBytes(out.out, f.out)
 	f.free()

@@ -80,6 +80,9 @@ func TestStream(t *testing.T) {
 			t.Fatalf("after %d answers comes %v", len(seen), got)
 		}
 		seen[i] = true
+		if !got.InferResponse.Parameters["triton_final_response"].GetBoolParam() {
+			t.Errorf("the answer to %d is not the final one", i)
+		}
 		if i%10 == 3 {
 			if !strings.Contains(got.ErrorMessage, "expected 2 inputs") {
 				t.Errorf("the answer to %d, which is wrong, is %v", i, got)

@@ -62,9 +62,18 @@ func appendScore(dst []byte, a *Answer) []byte {
 	dst = appendEntry(dst, paramScore, 1+protowire.SizeFixed64())
 	dst = protowire.AppendTag(dst, paramDouble, protowire.Fixed64Type)
 	dst = protowire.AppendFixed64(dst, math.Float64bits(a.Score))
-	dst = appendEntry(dst, paramOutlier, 2)
+	return appendBool(dst, paramOutlier, a.Outlier)
+}
+
+// AppendFinal appends to the ModelInferResponse of a stream that no other answers the same request.
+// Clients that are made for models with several answers wait for that, as Triton says it.
+func AppendFinal(dst []byte) []byte { return appendBool(dst, "triton_final_response", true) }
+
+// appendBool appends a parameter of the answer.
+func appendBool(dst []byte, key string, v bool) []byte {
+	dst = appendEntry(dst, key, 2)
 	dst = protowire.AppendTag(dst, paramBool, protowire.VarintType)
-	return protowire.AppendVarint(dst, protowire.EncodeBool(a.Outlier))
+	return protowire.AppendVarint(dst, protowire.EncodeBool(v))
 }
 
 // appendEntry appends a parameter of the answer up to its value, an InferParameter of a size.

@@ -214,6 +214,7 @@ func (p *protoRequest) parameter(b []byte) error {
 			value, err = f.read(value)
 		}
 		p.r.Sequence = f.value != 0 || len(f.bytes) > 0
+	case "triton_enable_empty_final_response": // every answer is one, and none is empty
 	default:
 		if strings.HasPrefix(string(key), "triton_") {
 			err = fmt.Errorf("%w: parameter %q: names that begin with triton_ are reserved",
