@@ -53,7 +53,7 @@ def common(c, module):
     check(c.infer("simple", inputs(module, *eight)), *eight)
     nine = np.repeat(A, 9, 0), np.repeat(B, 9, 0)
     refused(lambda: c.infer("simple", inputs(module, *nine)), "batch-size must be <= 8")
-    refused(lambda: c.infer("nope", inputs(module)), "unknown model: 'nope'")
+    refused(lambda: c.infer("nope", inputs(module)), "Request for unknown model: 'nope'")
     refused(lambda: c.infer("simple", inputs(module)[:1]), "missing required input")
     refused(lambda: c.infer("simple", inputs(module, A[:, :15], B)), "unexpected shape", "[-1,16]", "[1,15]")
     text = np.array([[str(n) for n in range(16)]], dtype=object)
@@ -140,7 +140,7 @@ def grpc():
         for _ in range(201):
             result, error = answers.get(timeout=20)
             if error is not None:
-                assert "unknown model" in str(error), error
+                assert "Request for unknown model" in str(error), error
                 errors += 1
                 continue
             n = int(result.get_response().id)

@@ -134,11 +134,11 @@ func TestBadInputs(t *testing.T) {
 	f(`{"name":"INPUT0","shape":[1],"data":[1]}`, "inputs[0] ('INPUT0') has no datatype")
 	f(`{"name":"INPUT0","shape":[1],"datatype":"INT32"}`, "input 'INPUT0' has no data")
 	f(`{"name":"other","shape":[1],"datatype":"INT32","data":[1]}`,
-		"unexpected inference input 'other' for model: it takes 'INPUT0', 'INPUT1'")
+		"unexpected inference input 'other' for model 'simple': it takes 'INPUT0', 'INPUT1'")
 	f(`{"name":"`+strings.Repeat("n", 100_000)+`"}`, "unexpected inference input 'nnnn")
 	f(good+`,`+good, "input 'INPUT0' already exists in request")
 	f(good+`,{"name":"INPUT1","shape":[1],"datatype":"INT32","data":[1]},{"name":"INPUT2"}`,
-		"unexpected additional input data for model: it takes 2 inputs")
+		"unexpected additional input data for model 'simple': it takes 2 inputs")
 	f(`{"name":"INPUT0","name":"INPUT1"}`, "inputs[0] has two names")
 	f(`{"shape":[1],"shape":[1]}`, "inputs[0] has two shapes")
 	f(`{"datatype":"INT32","datatype":"FP32"}`, "inputs[0] has two datatypes")
@@ -284,7 +284,7 @@ func TestBadOutputs(t *testing.T) {
 	f(`[{}]`, "outputs[0] has no name")
 	f(`[{"name":"OUTPUT1"},{"parameters":{}}]`, "outputs[1] has no name")
 	f(`[{"name":"none"}]`,
-		"unexpected inference output 'none' for model: it gives 'OUTPUT0', 'OUTPUT1'")
+		"unexpected inference output 'none' for model 'simple': it gives 'OUTPUT0', 'OUTPUT1'")
 	f(`[{"name":"OUTPUT1"},{"name":"OUTPUT1"}]`, "output 'OUTPUT1' already exists in request")
 	f(`[{"name":"OUTPUT1","name":"OUTPUT0"}]`, "outputs[0] has two names")
 	f(`[{"name":1}]`, "expected a string, got '1'")

@@ -209,8 +209,8 @@ func (r *Request) inputs(sig *tensor.Signature) error {
 			return err
 		}
 		if i >= len(sig.Inputs) {
-			return fmt.Errorf("%w: unexpected additional input data for model: it takes %d inputs",
-				ErrBadRequest, len(sig.Inputs))
+			return fmt.Errorf("%w: unexpected additional input data for model '%s': "+
+				"it takes %d inputs", ErrBadRequest, sig.Model, len(sig.Inputs))
 		}
 		if err := r.input(sig, i); err != nil {
 			return err
@@ -266,8 +266,8 @@ func (r *Request) inputName(sig *tensor.Signature, p *pending) error {
 	}
 	p.name = name
 	if p.spec = sig.Input(name); p.spec < 0 {
-		return fmt.Errorf("%w: unexpected inference input '%s' for model: it takes %s",
-			ErrBadRequest, shorten(name), names(sig.Inputs))
+		return fmt.Errorf("%w: unexpected inference input '%s' for model '%s': it takes %s",
+			ErrBadRequest, shorten(name), sig.Model, names(sig.Inputs))
 	}
 	if r.Inputs[p.spec].Datatype != tensor.Invalid {
 		return fmt.Errorf("%w: input '%s' already exists in request", ErrBadRequest, name)

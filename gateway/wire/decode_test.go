@@ -15,6 +15,7 @@ import (
 
 // simple is the signature of Triton's well-known model.
 var simple = tensor.Signature{
+	Model: "simple",
 	Inputs: []tensor.Spec{
 		{Name: "INPUT0", Datatype: tensor.Int32, Shape: []int64{-1, 16}},
 		{Name: "INPUT1", Datatype: tensor.Int32, Shape: []int64{-1, 16}}},
@@ -27,6 +28,7 @@ var simple = tensor.Signature{
 // one is the signature of a model with an input x and an output y of a datatype.
 func one(d tensor.Datatype, shape ...int64) *tensor.Signature {
 	return &tensor.Signature{
+		Model:        "one",
 		Inputs:       []tensor.Spec{{Name: "x", Datatype: d, Shape: shape}},
 		Outputs:      []tensor.Spec{{Name: "y", Datatype: d, Shape: shape}},
 		MaxBatchSize: 8,

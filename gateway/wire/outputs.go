@@ -65,8 +65,8 @@ func (r *Request) output(sig *tensor.Signature, i int) error {
 func (r *Request) ask(sig *tensor.Signature, name []byte) (int, error) {
 	i := sig.Output(name)
 	if i < 0 {
-		return 0, fmt.Errorf("%w: unexpected inference output '%s' for model: it gives %s",
-			ErrBadRequest, shorten(name), names(sig.Outputs))
+		return 0, fmt.Errorf("%w: unexpected inference output '%s' for model '%s': it gives %s",
+			ErrBadRequest, shorten(name), sig.Model, names(sig.Outputs))
 	}
 	word, bit := &r.asked[i/64], uint64(1)<<(i%64)
 	if *word&bit != 0 {
@@ -129,9 +129,8 @@ func (r *Request) takeBlobs(sig *tensor.Signature, blobs []byte, binary bool) er
 		blobs = blobs[n:]
 	}
 	if len(blobs) > 0 {
-		return fmt.Errorf(
-			"%w: unexpected additional input data for model: %d bytes are left of the body",
-			ErrBadRequest, len(blobs))
+		return fmt.Errorf("%w: unexpected additional input data for model '%s': "+
+			"%d bytes are left of the body", ErrBadRequest, sig.Model, len(blobs))
 	}
 	return nil
 }

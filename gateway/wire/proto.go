@@ -144,8 +144,8 @@ type protoRequest struct {
 	r     *Request
 	sig   *tensor.Signature
 	n     int
-	raw   int  // raw_input_contents
-	typed bool // an input has contents
+	raw   int    // raw_input_contents
+	typed string // the first input that has contents
 }
 
 // checkID says why an id may not come back in the answer.
@@ -227,8 +227,8 @@ func (p *protoRequest) parameter(b []byte) error {
 func (p *protoRequest) input(b []byte) error {
 	q := pending{index: p.n, dataAt: -1, binary: -1, spec: -1, hasShape: true}
 	if p.n >= len(p.sig.Inputs) {
-		return fmt.Errorf("%w: unexpected additional input data for model: it takes %d inputs",
-			ErrBadRequest, len(p.sig.Inputs))
+		return fmt.Errorf("%w: unexpected additional input data for model '%s': it takes %d inputs",
+			ErrBadRequest, p.sig.Model, len(p.sig.Inputs))
 	}
 	from := len(p.r.shapes)
 	var contents []byte
@@ -296,8 +296,8 @@ func (p *protoRequest) shape(f *field, from int) error {
 func (p *protoRequest) add(q *pending, contents []byte) error {
 	if q.name != nil {
 		if q.spec = p.sig.Input(q.name); q.spec < 0 {
-			return fmt.Errorf("%w: unexpected inference input '%s' for model: it takes %s",
-				ErrBadRequest, shorten(q.name), names(p.sig.Inputs))
+			return fmt.Errorf("%w: unexpected inference input '%s' for model '%s': it takes %s",
+				ErrBadRequest, shorten(q.name), p.sig.Model, names(p.sig.Inputs))
 		}
 	}
 	if err := q.check(p.sig); err != nil {
@@ -317,7 +317,9 @@ func (p *protoRequest) add(q *pending, contents []byte) error {
 	if len(contents) == 0 {
 		return nil
 	}
-	p.typed = true
+	if p.typed == "" {
+		p.typed = t.Name
+	}
 	return p.fill(t, contents, size)
 }
 
@@ -378,9 +380,9 @@ func (p *protoRequest) contents(body []byte) error {
 		}
 		return nil
 	}
-	if p.typed {
-		return fmt.Errorf("%w: contents field must not be specified when using raw_input_contents",
-			ErrBadRequest)
+	if p.typed != "" {
+		return fmt.Errorf("%w: contents field must not be specified when using "+
+			"raw_input_contents for '%s' for model '%s'", ErrBadRequest, p.typed, p.sig.Model)
 	}
 	if p.raw != p.n {
 		return fmt.Errorf("%w: expected %d raw_input_contents, one for each input, got %d",

@@ -271,7 +271,7 @@ func TestBadProto(t *testing.T) {
 	f(ints, x(inName, "x", inParameters, raw(1, "shared_memory_region")),
 		"shared memory is not served")
 	good := input(tensor.Int32, "\x01", 2, 5)
-	f(ints, good+good, "unexpected additional input data for model: it takes 1 inputs")
+	f(ints, good+good, "unexpected additional input data for model 'one': it takes 1 inputs")
 	again := x(inName, "INPUT0", inDatatype, "INT32")
 	f(&simple, again+again, "input 'INPUT0' already exists in request")
 
@@ -284,7 +284,8 @@ func TestBadProto(t *testing.T) {
 	f(ints, good+raw(reqOutputs, raw(1, "y", 2, raw(1, "shared_memory_region"))),
 		"shared memory is not served")
 
-	f(ints, good+raw(reqRaw, "abcd"), "contents field must not be specified when using")
+	f(ints, good+raw(reqRaw, "abcd"), "contents field must not be specified when using "+
+		"raw_input_contents for 'x' for model 'one'")
 	bare := x(inName, "x", inDatatype, "INT32", inShape, "\x01")
 	f(ints, bare+raw(reqRaw, "abcd", reqRaw, "abcd"), "expected 1 raw_input_contents, one for each")
 	f(ints, raw(reqRaw, "abcd"), "expected 0 raw_input_contents")

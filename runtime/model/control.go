@@ -103,7 +103,7 @@ func (r *Repository) find(name string, s *source) (layout.Folder, error) {
 			return f, nil
 		}
 	}
-	return layout.Folder{}, fmt.Errorf("%w: %w '%.256s': %w", ErrUnknownModel, ErrLoad, name,
+	return layout.Folder{}, fmt.Errorf("%w '%.256s': %w: %w", ErrLoad, name, ErrUnknownModel,
 		errNoFolder)
 }
 

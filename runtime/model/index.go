@@ -88,10 +88,10 @@ func (r *Repository) notServed(name, version string) error {
 		name = name[:256]
 	}
 	if version != "" {
-		return fmt.Errorf("%w: Request for unknown model: '%s' version %.64s is not found",
+		return fmt.Errorf("%w: '%s' version %.64s is not found",
 			ErrUnknownModel, name, version)
 	}
-	return fmt.Errorf("%w: Request for unknown model: '%s' is not found", ErrUnknownModel, name)
+	return fmt.Errorf("%w: '%s' is not found", ErrUnknownModel, name)
 }
 
 func (r *Repository) state(name, version string) IndexEntry {

@@ -47,7 +47,7 @@ func TestExplicit(t *testing.T) {
 	none := LoadOptions{}
 	f("m", none, "", "1 READY")
 	f("cut", none, "failed to load 'cut': version 1: layout: not a servable model", "1 UNAVAILABLE")
-	f("nosuch", none, "failed to load 'nosuch': it is in no model repository", "")
+	f("nosuch", none, "failed to load 'nosuch': Request for unknown model: it is in no", "")
 	f("../m", none, "it is in no model repository", "")
 	f("", none, "it is in no model repository", "")
 	f("m", LoadOptions{Config: []byte(`{"max_batch_size": 5}`)}, "", "1 READY")

@@ -25,7 +25,8 @@ import (
 
 var (
 	// ErrUnknownModel is returned for a model or version that no repository has.
-	ErrUnknownModel = errors.New("unknown model")
+	//lint:ignore ST1005 clients of Triton look for this text
+	ErrUnknownModel = errors.New("Request for unknown model")
 	// ErrNotReady is returned for a model that is known and cannot serve now.
 	//lint:ignore ST1005 clients of Triton look for this text
 	ErrNotReady = errors.New("Model version not ready")
