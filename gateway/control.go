@@ -275,9 +275,12 @@ func (h *HTTP) logging(ctx *fasthttp.RequestCtx) error {
 		body, err := h.readBody(ctx, x)
 		if err == nil {
 			var settings map[string]any
-			if err = json.Unmarshal(body, &settings); err != nil {
+			switch err = json.Unmarshal(body, &settings); {
+			case err != nil:
 				err = fmt.Errorf("%w: the body of logging: %v", wire.ErrBadRequest, err)
-			} else {
+			case settings == nil: // null
+				err = fmt.Errorf("%w: the body of logging is no object", wire.ErrBadRequest)
+			default:
 				err = h.core.SetLogSettings(settings)
 			}
 		}

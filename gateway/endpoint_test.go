@@ -335,7 +335,7 @@ func TestFeedback(t *testing.T) {
 			t.Errorf("feedback %s is answered with %d %s", body, resp.StatusCode, text)
 		}
 	}
-	tell(`{"id":"a","reward":1}`, 501, "there are none")
+	tell(`{"id":"a","reward":1}`, 404, "there are no endpoints")
 	cfg := feedback.DefaultConfig()
 	cfg.Path = filepath.Join(t.TempDir(), "feedback.db")
 	ledger, err := feedback.Open(cfg)

@@ -144,6 +144,7 @@ func TestRefusedControl(t *testing.T) {
 	f("POST /v2/repository/index [", 400, "'ready'")
 	f("POST /v2/repository/index []", 400, "'ready'")
 	f("POST /v2/logging [", 400, "logging")
+	f("POST /v2/logging null", 400, "no object")
 	f(`POST /v2/logging {"log_info":"x"}`, 400, "log_info")
 	f(`POST /v2/logging {"nothing":true}`, 400, "nothing")
 	f(`POST /v2/logging {"log_verbose_level":-1}`, 400, "log_verbose_level")

@@ -72,8 +72,7 @@ const maxFeedback = 1 << 20
 func (h *HTTP) feedback(ctx *fasthttp.RequestCtx) error {
 	ledger := h.core.ledger.Load()
 	if ledger == nil {
-		return fmt.Errorf("%w: feedback is for requests to endpoints, and there are none; "+
-			"see endpoints in the settings", ErrUnsupported)
+		return fmt.Errorf("%w: there are no endpoints; see endpoints in the settings", errNoRequest)
 	}
 	if ctx.Request.Header.ContentLength() > maxFeedback {
 		return fmt.Errorf("%w: a feedback may have at most %d bytes", ErrTooLarge, maxFeedback)

@@ -215,9 +215,9 @@ func (s *service) split() object {
 	}
 	return record(object{
 		"columns": object{"type": "array", "items": object{"enum": names}},
-		"index":   object{"type": "array"},
+		"index":   object{}, // it is passed over
 		"data":    list(object{"type": "array", "items": anyOf(cells)}, s.most),
-	}, "columns", "data")
+	}, "data")
 }
 
 // cells are the names of the features and their values in one row.

@@ -90,21 +90,29 @@ func record(properties object, required ...string) object {
 	return schema
 }
 
-// shapeOf is the JSON Schema of a tensor's shape.
-func shapeOf(shape []int64) object {
-	schema := object{"type": "array", "minItems": len(shape), "maxItems": len(shape)}
-	if len(shape) == 0 {
-		return schema
-	}
-	dims := make([]any, len(shape))
-	for i, d := range shape {
-		if d < 0 {
+// extents is the JSON Schema of the shape of any tensor of that rank.
+func extents(rank int) object {
+	return object{"type": "array", "minItems": rank, "maxItems": rank,
+		"items": object{"type": "integer", "minimum": 0}}
+}
+
+// shapeOf is the JSON Schema of the shape of an input.
+func shapeOf(s *tensor.Spec) object {
+	schema := extents(len(s.Shape))
+	dims := make([]any, len(s.Shape))
+	for i, d := range s.Shape {
+		switch {
+		case i == rowAxis(s): // a request has a row at least
+			dims[i] = object{"type": "integer", "minimum": 1, "default": 1}
+		case d < 0:
 			dims[i] = object{"type": "integer", "minimum": 0, "default": 1}
-		} else {
+		default:
 			dims[i] = object{"const": d}
 		}
 	}
-	schema["prefixItems"] = dims
+	if len(dims) > 0 {
+		schema["prefixItems"] = dims
+	}
 	return schema
 }
 
@@ -120,7 +128,7 @@ func sent(s *tensor.Spec) object {
 	}
 	return record(object{
 		"name": object{"const": s.Name}, "datatype": object{"const": s.Datatype.String()},
-		"shape": shapeOf(s.Shape), "data": data, "parameters": reference("schemas", "Parameters"),
+		"shape": shapeOf(s), "data": data, "parameters": reference("schemas", "Parameters"),
 	}, "name", "datatype", "shape", "data")
 }
 
@@ -128,7 +136,7 @@ func sent(s *tensor.Spec) object {
 func received(s *tensor.Spec) object {
 	return record(object{
 		"name": object{"const": s.Name}, "datatype": object{"const": s.Datatype.String()},
-		"shape":      shapeOf(s.Shape),
+		"shape":      extents(len(s.Shape)),
 		"data":       object{"type": "array", "items": nullable(s.Datatype)},
 		"parameters": reference("schemas", "Parameters"),
 	}, "name", "datatype", "shape")

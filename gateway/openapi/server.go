@@ -148,6 +148,8 @@ func (b *builder) repository() {
 		summary: "All models with state and reason", tag: tagServer, optional: true,
 		request: body(record(object{"ready": object{"type": "boolean"}}), fields{}),
 		answer:  index, errors: plainErrors, failures: []int{http.StatusBadRequest}})
+	b.add("get", "/v2/repository/index", operation{summary: "All models with state and reason",
+		tag: tagServer, answer: index, errors: plainErrors})
 	parameters := body(record(object{"parameters": object{"type": "object"}}), fields{})
 	for _, verb := range []string{"load", "unload"} {
 		b.add("post", "/v2/repository/models/{model}/"+verb, operation{
@@ -171,7 +173,7 @@ func (b *builder) feedback() {
 		answer: record(object{"id": text, "result": text, "endpoint": text, "route": text,
 			"version": text}, "id", "result"),
 		errors: plainErrors, failures: []int{http.StatusBadRequest, http.StatusNotFound,
-			http.StatusRequestEntityTooLarge, http.StatusNotImplemented}})
+			http.StatusRequestEntityTooLarge}})
 }
 
 // body is a JSON body of a request by content type. A nil example is left out.

@@ -179,6 +179,13 @@ func (p *plain) best() (output int, class string) {
 	return output, class
 }
 
+// varies says whether an output's rows may be of several lengths: they are lists then, if of one
+// value too.
+func (p *plain) varies(i int) bool {
+	shape := p.sig.Outputs[i].Shape
+	return len(shape) == 2 && shape[1] < 0
+}
+
 // value appends an output: its part in the row, or all of it.
 func (p *plain) value(dst []byte, i int) []byte {
 	t := &p.outputs[i]
@@ -197,7 +204,7 @@ func (p *plain) value(dst []byte, i int) []byte {
 	switch {
 	case !p.hasRows(t):
 		return p.tensor(dst, i)
-	case len(t.Shape) == 2 && t.Shape[1] == 1:
+	case len(t.Shape) == 2 && t.Shape[1] == 1 && !p.varies(i):
 		dst, p.rest[i] = p.element(dst, t.Datatype, p.rest[i])
 		return dst
 	}

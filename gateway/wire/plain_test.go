@@ -146,6 +146,12 @@ func TestAppendPlain(t *testing.T) {
 	f(rows, `[{"y":[1,2],"all":[5,6,7]},{"y":[3,4],"all":[5,6,7]}]`,
 		tensorOf("y", []float32{1, 2, 3, 4}, 2, 2), tensorOf("all", []int64{5, 6, 7}, 3))
 	f(rows, `[{"s":"a\n"},{"s":""}]`, tensorOf("s", []string{"a\n", ""}, 2, 1))
+	varies := &tensor.Signature{Outputs: []tensor.Spec{{Shape: []int64{-1, -1}}}}
+	a := &Answer{Sig: varies, Outputs: []tensor.Tensor{price}}
+	out, err := plainJSON.encode(nil, rows, a, true)
+	if want := `[{"price":[1]},{"price":[null]}]`; err != nil || string(out) != want {
+		t.Errorf("%v: %s, want %s", err, out, want)
+	}
 	f(rows, `[{"s":["a","b"]},{"s":["c","d"]}]`, tensorOf("s", []string{"a", "b", "c", "d"}, 2, 2))
 	f(rows, `[{},{}]`)
 	f(rows, `[{},{}]`, left)
