@@ -85,7 +85,7 @@ type Feedback struct {
 	// Time after the answer.
 	Window time.Duration `yaml:"window" min:"1m" max:"2160h"`
 	// Requests that are remembered, the newest; 24 bytes each, and up to 80 more where
-	// feedback comes. A restart forgets those for which nothing came.
+	// feedback comes. A crash forgets those for which nothing came.
 	Requests int `yaml:"requests" min:"1000" max:"16777216"`
 }
 

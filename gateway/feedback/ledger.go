@@ -10,7 +10,7 @@
 //
 // Everything may be called concurrently. Decide is for the path of requests: it
 // does not allocate and waits for nothing but a short lock. Decisions whose
-// feedback is not there yet are lost in a restart.
+// feedback is not there yet are put into the file by Close; a crash loses them.
 package feedback
 
 import (
@@ -78,8 +78,8 @@ type Decision struct {
 	Endpoint       string
 	Arm            string
 	Model, Version string // that answered, with the alias or the latest resolved
-	// Trial is told of the reward once it is on disk; nil for none.
-	Trial *trial.Source
+	// Trial is told of the reward once it is on disk; nil for none. It is not kept over a restart.
+	Trial *trial.Source `json:"-"`
 }
 
 // Given is what a client tells of an earlier request: a reward, a label, or both.
@@ -142,6 +142,10 @@ func Open(cfg Config) (*Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w %s: %w", ErrFile, cfg.Path, err)
 	}
+	waiting, err := s.loadWaiting()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%w %s: %w", ErrFile, cfg.Path, err), s.close())
+	}
 	l := &Ledger{
 		cfg:     cfg,
 		pending: newPending(cfg.Capacity, cfg.TTL),
@@ -151,18 +155,25 @@ func Open(cfg Config) (*Ledger, error) {
 		closing: make(chan struct{}),
 		stopped: make(chan struct{}),
 	}
+	l.pending.restore(waiting)
 	go l.run()
 	return l, nil
 }
 
-// Close waits for the feedback that is being written and closes the file.
+// Close waits for the feedback that is being written, puts the decisions that wait for theirs into
+// the file and closes it.
 func (l *Ledger) Close() error {
 	var err error
 	l.once.Do(func() {
 		close(l.closing)
 		<-l.stopped
 		if l.broken == nil { // else bbolt may still hold its locks, and Close would wait for them
-			err = l.store.close()
+			err = l.store.saveWaiting(l.pending.waiting(time.Now().UnixNano()))
+			if err != nil {
+				err = fmt.Errorf("%w %s: what waits for feedback is not kept: %w", ErrFile,
+					l.cfg.Path, err)
+			}
+			err = errors.Join(err, l.store.close())
 		}
 	})
 	return err
@@ -210,7 +221,7 @@ func (l *Ledger) Give(g Given) (tap.Feedback, Result, error) {
 
 // give looks the decision up and has the reward written.
 func (l *Ledger) give(g *Given, now time.Time) (*Decision, Result, error) {
-	c := call{id: idOf(g.ID), hash: l.pending.hash(g.ID), reward: g.Reward,
+	c := call{id: idOf(g.ID), hash: hashOf(g.ID), reward: g.Reward,
 		done: make(chan struct{})}
 	// In this order: the committer remembers an id before it drops its decision.
 	d, at := l.pending.get(c.hash)

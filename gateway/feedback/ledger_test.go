@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/millrace-ml/millrace/gateway/route/trial"
 )
 
 // open opens a ledger for 100 decisions that is closed with the test.
@@ -172,20 +174,63 @@ func TestReopen(t *testing.T) {
 			t.Errorf("counts %v, were %v", l.Counts(), before)
 		}
 		give(t, l, "given", Duplicate)
-		give(t, l, "open", Unknown) // what was only decided is gone
+		give(t, l, "open", Accepted)
 		decide(l, "given")
 		give(t, l, "given", Duplicate)
+		decide(l, "late")
 		l.Close()
 
 		time.Sleep(time.Hour)
 		l = open(t, path)
-		give(t, l, "given", Unknown)
+		give(t, l, "given", Late)
+		give(t, l, "late", Late)
 		decide(l, "given")
 		give(t, l, "given", Accepted)
-		if n := counted(l); n != 2 {
-			t.Errorf("%d rewards count, want 2", n)
+		if n := counted(l); n != 3 {
+			t.Errorf("%d rewards count, want 3", n)
 		}
 	})
+}
+
+// TestReopenMany opens the ledger again with more and with less room than there are decisions.
+func TestReopenMany(t *testing.T) {
+	path := fresh(t)
+	const n = 3*recordsPerValue + 7
+	reopen := func(capacity int) *Ledger {
+		t.Helper()
+		l, err := Open(Config{Path: path, Capacity: capacity, TTL: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		return l
+	}
+	l := reopen(n)
+	arms := []*Decision{{Endpoint: "e", Arm: "a", Model: "m", Version: "1"},
+		{Endpoint: "e", Arm: "b", Model: "m", Version: "2", Trial: new(trial.Source)}}
+	for i := range n {
+		l.Decide(0, fmt.Append(nil, i), arms[i%2], time.Now().UnixNano())
+	}
+	l.Close()
+	l = reopen(2 * n)
+	if got := l.Stats().Pending; got != n {
+		t.Errorf("%d decisions wait, want %d", got, n)
+	}
+	reward := 1.0
+	f, result, err := l.Give(Given{ID: "1", Reward: &reward})
+	if result != Accepted || f.Route != "b" || f.Version != "2" || err != nil {
+		t.Errorf("%+v, %v, %v", f, result, err)
+	}
+	l.Close()
+	l = reopen(10)
+	give(t, l, fmt.Sprint(n-11), Unknown)
+	give(t, l, fmt.Sprint(n-10), Accepted)
+	give(t, l, fmt.Sprint(n-1), Accepted)
+	give(t, l, "1", Duplicate)
+	l.Close()
+	if got := reopen(n).Stats().Pending; got != 8 {
+		t.Errorf("%d decisions wait, want 8", got)
+	}
 }
 
 // TestForgetsBeyondCapacity gives ten times as much as is remembered, in memory

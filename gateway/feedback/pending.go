@@ -1,9 +1,10 @@
 package feedback
 
 import (
-	"hash/maphash"
 	"sync"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // pending is the newest decisions, of a fixed number.
@@ -24,12 +25,12 @@ type pending struct {
 	index, older map[hash]int
 
 	stripes [stripes]stripe
-	seed    maphash.Seed // random: nobody can make up ids that collide
-	ttl     int64        // nanoseconds
+	ttl     int64 // nanoseconds
 }
 
 // hash is 64 bits of an id: of 10^14 ids of which nothing is known, one may be
-// taken for another's.
+// taken for another's. Who makes up an id to that end knows the other one, and
+// could give feedback for it.
 type hash uint64
 
 // stripes is how many threads can put decisions in without waiting for each other.
@@ -58,14 +59,14 @@ const freshRoom = 64
 const indexStep = 64
 
 func newPending(capacity int, ttl time.Duration) *pending {
-	return &pending{seed: maphash.MakeSeed(), ttl: int64(ttl), ring: make([]way, capacity)}
+	return &pending{ttl: int64(ttl), ring: make([]way, capacity)}
 }
 
-func (p *pending) hash(id string) hash { return hash(maphash.String(p.seed, id)) }
+func hashOf(id string) hash { return hash(xxhash.Sum64String(id)) }
 
 // add notes a decision. Threads with different homes do not wait for each other.
 func (p *pending) add(home int, id []byte, d *Decision, at int64) {
-	h := hash(maphash.Bytes(p.seed, id))
+	h := hash(xxhash.Sum64(id))
 	s := &p.stripes[home%stripes]
 	s.mu.Lock()
 	s.fresh[s.waiting] = way{h, at, d}

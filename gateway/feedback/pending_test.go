@@ -42,10 +42,10 @@ func TestPendingAgainstModel(t *testing.T) {
 			p.add(3, []byte(id), &Decision{Arm: id}, now+1)
 		case op < 800:
 			dropped[put{id, newest(id)}] = true
-			p.drop(p.hash(id))
+			p.drop(hashOf(id))
 		default:
 			want := newest(id)
-			d, got := p.get(p.hash(id))
+			d, got := p.get(hashOf(id))
 			if (d != nil) != (want != 0) || got != want || d != nil && d.Arm != id {
 				t.Fatalf("at %d get(%s) = %v, %d; want %d", now, id, d, got, want)
 			}
@@ -76,11 +76,11 @@ func TestPendingEvictsOld(t *testing.T) {
 			t.Errorf("%v apart: %d wait, %d were evicted early", apart, n, e)
 		}
 		for i := range capacity * 95 / 100 {
-			if d, _ := p.get(p.hash(fmt.Sprint(all - 1 - i))); d == nil {
+			if d, _ := p.get(hashOf(fmt.Sprint(all - 1 - i))); d == nil {
 				t.Fatalf("the decision that %d others followed is gone", i)
 			}
 		}
-		if d, _ := p.get(p.hash(fmt.Sprint(all - capacity*105/100))); d != nil {
+		if d, _ := p.get(hashOf(fmt.Sprint(all - capacity*105/100))); d != nil {
 			t.Error("a decision is there that many others followed")
 		}
 	}
@@ -99,7 +99,7 @@ func TestPendingAcrossHomes(t *testing.T) {
 		p.add(i+stripes/2, []byte(id), young, 2)
 	}
 	for i := range 2 * stripes {
-		if d, at := p.get(p.hash(fmt.Sprint(i))); d != young || at != 2 {
+		if d, at := p.get(hashOf(fmt.Sprint(i))); d != young || at != 2 {
 			t.Errorf("%d: %v, %d", i, d, at)
 		}
 	}
@@ -118,11 +118,11 @@ func TestPendingAtOnce(t *testing.T) {
 				id := fmt.Sprint(g, "/", i)
 				p.add(g, []byte(id), &Decision{Arm: id}, 1)
 				if i%3 == 0 {
-					if d, _ := p.get(p.hash(id)); d == nil || d.Arm != id {
+					if d, _ := p.get(hashOf(id)); d == nil || d.Arm != id {
 						t.Errorf("%s is %v", id, d)
 						return
 					}
-					p.drop(p.hash(id))
+					p.drop(hashOf(id))
 				}
 			}
 		})

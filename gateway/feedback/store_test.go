@@ -156,15 +156,21 @@ func TestOpenTwice(t *testing.T) {
 
 // TestGiveCannotWrite wants an error and the decision to wait on.
 func TestGiveCannotWrite(t *testing.T) {
-	l := open(t, fresh(t))
+	l, err := Open(Config{Path: fresh(t), Capacity: 100, TTL: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
 	decide(l, "x")
 	if err := l.store.close(); err != nil {
 		t.Fatal(err)
 	}
 	reward := 1.0
-	_, _, err := l.Give(Given{ID: "x", Reward: &reward})
+	_, _, err = l.Give(Given{ID: "x", Reward: &reward})
 	if !errors.Is(err, ErrFile) || !strings.Contains(err.Error(), l.cfg.Path) {
 		t.Errorf("Give: %v", err)
+	}
+	if err := l.Close(); !errors.Is(err, ErrFile) {
+		t.Errorf("Close: %v", err)
 	}
 	if got := l.Stats(); got != (Stats{Failed: 1, Pending: 1}) || counted(l) != 0 {
 		t.Errorf("%+v, %d rewards count", got, counted(l))
