@@ -148,9 +148,9 @@ func TestBadInputs(t *testing.T) {
 	f(`{"name":"INPUT0","shape":[1],"datatype":"int32","data":[1]}`,
 		`inputs[0].datatype: "int32" is not a datatype`)
 	f(`{"name":"INPUT0","shape":[1],"datatype":"FP32","data":[1]}`,
-		"unexpected datatype TYPE_FP32 for inference input 'INPUT0', expecting TYPE_INT32")
+		"inference input 'INPUT0' data-type is 'FP32', but model 'simple' expects 'INT32'")
 	f(`{"name":"INPUT0","shape":[1],"datatype":"FP32","parameters":{"binary_data_size":4}}`,
-		"unexpected datatype TYPE_FP32 for inference input 'INPUT0', expecting TYPE_INT32")
+		"inference input 'INPUT0' data-type is 'FP32', but model 'simple' expects 'INT32'")
 	for _, shape := range []string{`[-1]`, `[1,-16]`, `[-9223372036854775808]`, `[1.5]`, `["1"]`,
 		`[9223372036854775807]`, `[1e30]`, `[[1]]`, `[NaN]`, `[null]`,
 		`[` + strings.Repeat("1,", tensor.MaxRank) + `1]`} {

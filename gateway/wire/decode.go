@@ -399,9 +399,8 @@ func (p *pending) check(sig *tensor.Signature) error {
 	case !p.hasShape:
 		return fmt.Errorf("%w: inputs[%d] ('%s') has no shape", ErrBadRequest, p.index, p.name)
 	case p.datatype != sig.Inputs[p.spec].Datatype:
-		return fmt.Errorf(
-			"%w: unexpected datatype TYPE_%s for inference input '%s', expecting TYPE_%s",
-			ErrBadRequest, p.datatype, p.name, sig.Inputs[p.spec].Datatype)
+		return fmt.Errorf("%w: inference input '%s' data-type is '%s', but model '%s' expects '%s'",
+			ErrBadRequest, p.name, p.datatype, sig.Model, sig.Inputs[p.spec].Datatype)
 	}
 	return nil
 }

@@ -255,7 +255,7 @@ func TestBadProto(t *testing.T) {
 	f(ints, x(inName, "x"), "inputs[0] ('x') has no datatype")
 	f(ints, x(inName, "z\xff", inDatatype, "INT32"), "unexpected inference input 'z\xff'")
 	f(ints, x(inName, "x", inDatatype, "INT"), `inputs[0].datatype: "INT" is not a datatype`)
-	f(ints, x(inName, "x", inDatatype, "FP32"), "unexpected datatype TYPE_FP32")
+	f(ints, x(inName, "x", inDatatype, "FP32"), "data-type is 'FP32', but model 'one' expects")
 	f(ints, x(inName, "x", inDatatype, "INT32", inShape, -1),
 		"Unable to parse 'shape': inputs[0].shape must be at most 32 integers of 0 or more")
 	f(ints, x(inName, "x", inDatatype, "INT32", inShape, strings.Repeat("\x01", 33)),
