@@ -207,6 +207,11 @@ func (s *siege) end(t *testing.T) {
 	s.pusher.over.Store(true)
 	p := processtest.Start(t, command("serve", "-c", filepath.Join(s.dir, "millrace.yaml")))
 	p.WaitListening()
+	defer func() {
+		if t.Failed() {
+			t.Log(s.state())
+		}
+	}()
 	until(t, "the last version has a verdict", processtest.Patience, func() bool {
 		return s.pusher.idle.Load() || s.pusher.fault() != ""
 	})
@@ -234,6 +239,23 @@ func (s *siege) end(t *testing.T) {
 		"%d failed on faulty versions, %d found no server", verdicts, s.pusher.acked,
 		changes, s.traffic.status(http.StatusOK),
 		s.traffic.status(http.StatusUnprocessableEntity), s.traffic.lost.Load())
+}
+
+// state tells how far all has come.
+func (s *siege) state() (text string) {
+	s.pusher.note(func() {
+		text = fmt.Sprintf("version %d is acknowledged of %d; ", s.pusher.acked, s.pusher.tried)
+	})
+	text += fmt.Sprintf("%d requests answered, %d found no server; ",
+		s.traffic.status(http.StatusOK), s.traffic.lost.Load())
+	list, err := s.admin.Rollouts(context.Background(), "adds", 1)
+	if err != nil {
+		return text + err.Error()
+	}
+	for _, r := range list.Items {
+		text += string(r.Status)
+	}
+	return text
 }
 
 // decode reads the status of a resource, which has none in the beginning.
