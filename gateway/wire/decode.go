@@ -209,8 +209,7 @@ func (r *Request) inputs(sig *tensor.Signature) error {
 			return err
 		}
 		if i >= len(sig.Inputs) {
-			return fmt.Errorf("%w: unexpected additional input data for model '%s': "+
-				"it takes %d inputs", ErrBadRequest, sig.Model, len(sig.Inputs))
+			return tooManyInputs(sig)
 		}
 		if err := r.input(sig, i); err != nil {
 			return err
@@ -266,8 +265,7 @@ func (r *Request) inputName(sig *tensor.Signature, p *pending) error {
 	}
 	p.name = name
 	if p.spec = sig.Input(name); p.spec < 0 {
-		return fmt.Errorf("%w: unexpected inference input '%s' for model '%s': it takes %s",
-			ErrBadRequest, shorten(name), sig.Model, names(sig.Inputs))
+		return noInput(sig, name)
 	}
 	if r.Inputs[p.spec].Datatype != tensor.Invalid {
 		return fmt.Errorf("%w: input '%s' already exists in request", ErrBadRequest, name)
@@ -387,6 +385,16 @@ func (r *Request) inputData(sig *tensor.Signature, p *pending) error {
 		return r.fill(sig, p)
 	}
 	return s.skip()
+}
+
+func tooManyInputs(sig *tensor.Signature) error {
+	return fmt.Errorf("%w: unexpected additional input data for model '%s': it takes %d inputs",
+		ErrBadRequest, sig.Model, len(sig.Inputs))
+}
+
+func noInput(sig *tensor.Signature, name []byte) error {
+	return fmt.Errorf("%w: unexpected inference input '%s' for model '%s': it takes %s",
+		ErrBadRequest, shorten(name), sig.Model, names(sig.Inputs))
 }
 
 // check holds what is known of an input against the signature.

@@ -227,8 +227,7 @@ func (p *protoRequest) parameter(b []byte) error {
 func (p *protoRequest) input(b []byte) error {
 	q := pending{index: p.n, dataAt: -1, binary: -1, spec: -1, hasShape: true}
 	if p.n >= len(p.sig.Inputs) {
-		return fmt.Errorf("%w: unexpected additional input data for model '%s': it takes %d inputs",
-			ErrBadRequest, p.sig.Model, len(p.sig.Inputs))
+		return tooManyInputs(p.sig)
 	}
 	from := len(p.r.shapes)
 	var contents []byte
@@ -296,8 +295,7 @@ func (p *protoRequest) shape(f *field, from int) error {
 func (p *protoRequest) add(q *pending, contents []byte) error {
 	if q.name != nil {
 		if q.spec = p.sig.Input(q.name); q.spec < 0 {
-			return fmt.Errorf("%w: unexpected inference input '%s' for model '%s': it takes %s",
-				ErrBadRequest, shorten(q.name), p.sig.Model, names(p.sig.Inputs))
+			return noInput(p.sig, q.name)
 		}
 	}
 	if err := q.check(p.sig); err != nil {
